@@ -31,7 +31,7 @@ from playloom.evaluation.likelihood import ROW_DELAYS, Windows, likelihood, orde
 from playloom.evaluation.report import is_significant
 from playloom.evaluation.rollout import measure_rollout
 from playloom.evaluation.segments import Segment, choose_segments
-from playloom.evaluation.test_set import open_test_set
+from playloom.evaluation.suite import open_test_set
 from playloom.inference.benchmark import first_prompt, time_frames
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling

@@ -9,8 +9,7 @@ import pytest
 from import_toys import video_at
 from playloom.data.dataset import TokenDataset
 from playloom.data.importing.build import import_recordings
-from playloom.data.importing.decode import ClipEncoder
-from playloom.data.importing.recordings import ImportOptions
+from playloom.data.importing.recordings import ClipEncoder, ImportOptions
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.artifacts import load_encode, save_tokenizer
 from training_toys import TINY

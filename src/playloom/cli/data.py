@@ -85,8 +85,7 @@ def import_command(
     An unusable recording is skipped and listed (exit code 1). The same command continues a stopped import.
     """
     from playloom.data.importing.build import check_folder, import_recordings
-    from playloom.data.importing.decode import ClipEncoder
-    from playloom.data.importing.recordings import SPLITS, ImportOptions
+    from playloom.data.importing.recordings import SPLITS, ClipEncoder, ImportOptions
 
     check_folder(recordings)  # before torch is imported
     skipped: list[str] = []

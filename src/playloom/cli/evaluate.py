@@ -65,8 +65,7 @@ def evaluate_command(
         try:
             with common.stopping("the figures of finished parts are written", after_step=False):
                 from playloom.device import pick_device, set_threads
-                from playloom.evaluation.suite import PARTS, evaluate, require_extra
-                from playloom.evaluation.test_set import open_test_set
+                from playloom.evaluation.suite import PARTS, evaluate, open_test_set, require_extra
                 from playloom.models.checkpoint import load_model, model_folder
 
                 require_extra()

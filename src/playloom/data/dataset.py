@@ -11,11 +11,12 @@ import contextlib
 import dataclasses
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,34 +52,27 @@ class EpisodeSlice:
 class DatasetWriter:
     """Write a dataset episode by episode, under temporary names until `finish`.
 
-    Committed episodes survive a crash. Not safe for two writers on one folder. `kind` names the main column, `shape`
-    and `dtype` are those of its rows; `extra` has more entries of the index.
+    Committed episodes survive a crash. Not safe for two writers on one folder. `kind` names the main column, `row` is
+    the type of its rows, with their shape; `extra` has more entries of the index.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        kind: str,
-        total: int,
-        shape: tuple[int, ...],
-        dtype: str,
-        state_columns: Sequence[str],
-        extra: Mapping[str, Any],
+        self, folder: Path, kind: str, total: int, row: np.dtype[Any], state_columns: Sequence[str], **extra: Any
     ) -> None:
         if total < 1:
             raise RecordingError(f"{folder} would be empty: got {total} frames, expected at least 1")
         self.folder, self.kind, self.total = folder, kind, total
-        self._columns: dict[str, tuple[tuple[int, ...], str]] = {
-            kind: (shape, dtype),
-            "actions": ((ACTION_SLOTS,), "uint8"),
-            "states": ((len(state_columns),), "float32"),
+        self._columns = {
+            kind: row,
+            "actions": np.dtype((np.uint8, (ACTION_SLOTS,))),
+            "states": np.dtype((np.float32, (len(state_columns),))),
         }
         self._head = {"kind": kind, "rows": total, "state_columns": list(state_columns), **extra}
         folder.mkdir(parents=True, exist_ok=True)
         self._spans = self._resume()
         if not self._spans:
             self._check_space()
-        self._maps = {name: self._open(name, "r+" if self._spans else "w+") for name in self._columns}
+        self._offsets = {name: self._resize(name, "rb+" if self._spans else "wb") for name in self._columns}
 
     @property
     def spans(self) -> tuple[EpisodeSlice, ...]:
@@ -112,12 +106,8 @@ class DatasetWriter:
         if start is None:
             start = self.spans[-1].rows.stop if self._spans else 0
         stop = start + len(actions_TA)
-        if isinstance(data, np.ndarray):
-            self._write(self.kind, start, stop, data)
-        else:
-            self._stream(start, stop, data)
-        self._write("actions", start, stop, actions_TA)
-        self._write("states", start, stop, states_TS)
+        for name, rows in ((self.kind, data), ("actions", actions_TA), ("states", states_TS)):
+            self._write(name, start, zip(rows, range(start, stop), strict=True))
         self._spans = {k: span for k, span in self._spans.items() if span.rows.stop <= start or k >= stop}
         self._spans[start] = EpisodeSlice(start=start, length=stop - start, meta=_plain(meta))
         write_json(self.folder / JOURNAL, self._index())
@@ -125,10 +115,12 @@ class DatasetWriter:
     def finish(self, rows: int | None = None) -> None:
         """Give the files their final names, `index.json` last; `rows` drops all rows after that many."""
         if rows is not None and rows != self.total:
-            self._shorten(rows)
+            self.total = self._head["rows"] = rows
+            self._spans = {start: span for start, span in self._spans.items() if start < rows}
+            for name in self._columns:
+                self._resize(name, "rb+")
         if self.done != self.total:
             raise RecordingError(f"{self.folder} is unfinished: it has {self.done} of {self.total} frames")
-        self._maps.clear()
         for name in self._columns:
             self._part(name).replace(self.folder / f"{name}.npy")
         write_json(self.folder / INDEX, self._index())
@@ -136,45 +128,39 @@ class DatasetWriter:
 
     def discard(self) -> None:
         """Remove the unfinished files, and the folder if nothing else is in it."""
-        self._maps.clear()
         for path in (*map(self._part, self._columns), self.folder / JOURNAL):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
-    def _write(self, column: str, start: int, stop: int, rows: NDArray[Any]) -> None:
-        self._maps[column][start:stop] = rows
-        self._maps[column].flush()
-
-    def _stream(self, start: int, stop: int, rows: Iterator[NDArray[Any]]) -> None:
-        """Write rows of the main column as a file: pages of a map would count as memory of this process."""
-        shape, dtype = self._columns[self.kind]
-        size = _row_bytes(shape, dtype)
-        with self._part(self.kind).open("rb+", buffering=0) as file:
-            file.seek(self._maps[self.kind].offset + start * size)
-            for row, _ in zip(rows, range(start, stop), strict=True):
-                data = np.ascontiguousarray(row, dtype).reshape(shape).data
+    def _write(self, column: str, start: int, rows: Iterator[tuple[NDArray[Any], int]]) -> None:
+        """Write into the file: pages of a map would count as memory of this process."""
+        dtype = self._columns[column]
+        with self._part(column).open("rb+", buffering=0) as file:
+            file.seek(self._offsets[column] + start * dtype.itemsize)
+            for row, _ in rows:
+                data = np.ascontiguousarray(row, dtype.base).reshape(dtype.shape).data
                 try:
-                    if file.write(data) < size:
+                    if file.write(data) < dtype.itemsize:
                         raise OSError(errno.ENOSPC, "no space left")
                 except OSError as error:
                     raise StorageError(
                         f"cannot write {self.folder}: {error.strerror}; make room, then the same command continues"
                     ) from error
+            os.fsync(file.fileno())  # before the journal names these rows
 
     def _part(self, column: str) -> Path:
         return self.folder / f"part-{column}.npy"
 
-    def _shorten(self, rows: int) -> None:
-        """Shorten every column in place: its header has room for any number of rows."""
-        self._maps.clear()
-        for name, (shape, dtype) in self._columns.items():
-            with self._part(name).open("rb+") as file:
-                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
-                np.lib.format.write_array_header_1_0(file, {**header, "shape": (rows, *shape)})
-                file.truncate(file.tell() + rows * _row_bytes(shape, dtype))
-        self.total = self._head["rows"] = rows
-        self._spans = {start: span for start, span in self._spans.items() if start < rows}
+    def _resize(self, column: str, mode: str) -> int:
+        """Give a file its length, and a header, which has room for any number of rows; return where its rows begin."""
+        dtype = self._columns[column]
+        header = {"descr": np.lib.format.dtype_to_descr(dtype.base), "fortran_order": False}
+        with self._part(column).open(mode) as file:
+            np.lib.format.write_array_header_1_0(file, {**header, "shape": (self.total, *dtype.shape)})
+            offset = file.tell()
+            file.truncate(offset + self.total * dtype.itemsize)
+        return offset
 
     def _index(self) -> dict[str, Any]:
         return {**self._head, "episodes": [dataclasses.asdict(span) for span in self.spans]}
@@ -186,26 +172,16 @@ class DatasetWriter:
             return {}
         index = read_json(self.folder / JOURNAL, RecordingError, f"remove {self.folder} and start again")
         same = {key: index.get(key) for key in self._head} == self._head
-        return {span.start: span for span in _spans(index)} if same else {}
-
-    def _open(self, name: str, mode: Literal["r+", "w+"]) -> np.memmap[Any, Any]:
-        shape, dtype = self._columns[name]
-        whole = (self.total, *shape)
-        return np.lib.format.open_memmap(self._part(name), mode=mode, dtype=np.dtype(dtype), shape=whole)
+        return {one["start"]: EpisodeSlice(**one) for one in index["episodes"]} if same else {}
 
     def _check_space(self) -> None:
-        """Check before writing: a sparse map on a full disk dies with SIGBUS."""
-        need = self.total * sum(_row_bytes(shape, dtype) for shape, dtype in self._columns.values())
+        need = self.total * sum(dtype.itemsize for dtype in self._columns.values())
         free = shutil.disk_usage(self.folder).free
         if need > free:
             raise RecordingError(
                 f"{self.folder} needs {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; "
                 "make room, or tokenise the recordings without a frame dataset"
             )
-
-
-def _row_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    return int(np.prod(shape)) * np.dtype(dtype).itemsize
 
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,7 +233,8 @@ class FrameDataset(_Dataset):
         cls, folder: Path | str, total_frames: int, *, height: int, width: int, state_columns: Sequence[str]
     ) -> DatasetWriter:
         """Return a writer for `total_frames` rows; it resumes an interrupted one."""
-        return DatasetWriter(Path(folder), "frames", total_frames, (height, width, 3), "uint8", state_columns, {})
+        row = np.dtype((np.uint8, (height, width, 3)))
+        return DatasetWriter(Path(folder), "frames", total_frames, row, state_columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,12 +257,8 @@ class TokenDataset(_Dataset):
         cls, folder: Path | str, total_frames: int, *, slots: int, tokenizer: str, state_columns: Sequence[str]
     ) -> DatasetWriter:
         """Return a writer for `total_frames` rows of `slots` codes; it resumes an interrupted one."""
-        extra = {"tokenizer": tokenizer}
-        return DatasetWriter(Path(folder), "tokens", total_frames, (slots,), "uint16", state_columns, extra)
-
-
-def _spans(index: Mapping[str, Any]) -> list[EpisodeSlice]:
-    return [EpisodeSlice(start=e["start"], length=e["length"], meta=e["meta"]) for e in index["episodes"]]
+        row = np.dtype((np.uint16, (slots,)))
+        return DatasetWriter(Path(folder), "tokens", total_frames, row, state_columns, tokenizer=tokenizer)
 
 
 def _read(folder: Path, kind: str) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any]]:
@@ -304,5 +277,6 @@ def _read(folder: Path, kind: str) -> tuple[dict[str, Any], NDArray[Any], dict[s
             raise RecordingError(f"{path} cannot be read ({error}); prepare the dataset again") from error
         if len(columns[name]) != index["rows"]:
             raise RecordingError(f"{path} has {len(columns[name])} rows; {INDEX} says {index['rows']}")
-    common = {"folder": folder, "state_columns": tuple(index["state_columns"]), "spans": tuple(_spans(index))}
+    spans = tuple(EpisodeSlice(**one) for one in index["episodes"])
+    common = {"folder": folder, "state_columns": tuple(index["state_columns"]), "spans": spans}
     return index, columns[kind], {**common, "actions_FA": columns["actions"], "states_FS": columns["states"]}

@@ -81,30 +81,25 @@ def export_episodes(
 
 
 def _episodes(source: Path, render: Render) -> Iterator[tuple[int, ExportEpisode]]:
-    """Yield the number of all episodes with each episode."""
     if (source / INDEX).exists():
         dataset = FrameDataset.open(source)
         for span in dataset.spans:
             states = {name: dataset.column(name)[span.rows] for name in dataset.state_columns}
-            actions_TA = _named(dataset.actions_FA[span.rows])
+            actions_TA = values_to_rows(dataset.actions_FA[span.rows], "named")
             yield len(dataset.spans), ExportEpisode(dataset.frames_FHWC[span.rows], actions_TA, states)
     elif source.is_dir() and (paths := list_episodes(source)):
         for path in paths:
             episode = load_episode(path)
             frames_THWC = np.stack([frame_HWC.copy() for frame_HWC in render(episode)])
             states = dict(zip(STATE_COLUMNS, episode.states.T, strict=True))
-            yield len(paths), ExportEpisode(frames_THWC, _named(episode.actions_TA), states)
+            yield len(paths), ExportEpisode(frames_THWC, values_to_rows(episode.actions_TA, "named"), states)
     else:
         clips = clips_below(source) if source.is_dir() else [source]
         for path in clips:
             clip = read_dream_clip(path) if set(DREAM_NAMES) <= set(npz_names(path)) else read_clip(path)
             generated_T = np.zeros(len(clip.actions_TA)) if clip.dreamed_T is None else clip.dreamed_T
             states = {"generated": generated_T.astype(np.float32)}
-            yield len(clips), ExportEpisode(clip.frames_THWC, _named(clip.actions_TA), states)
-
-
-def _named(actions_TA: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return values_to_rows(actions_TA, "named")
+            yield len(clips), ExportEpisode(clip.frames_THWC, values_to_rows(clip.actions_TA, "named"), states)
 
 
 class _Writer:
@@ -133,13 +128,15 @@ class _Minari(_Writer):
 
     def finish(self) -> None:
         black, low = np.zeros(self.shape, int), [control.low for control in CONTROLS]
+        screen = {"type": "Box", "dtype": "uint8", "shape": self.shape}
+        pad = {"type": "Box", "dtype": "float32", "shape": (len(low),), "low": low, "high": [1.0] * len(low)}
         content = {
             "total_episodes": len(self.lengths),
             "total_steps": sum(self.lengths) - len(self.lengths),
             "data_format": "hdf5",
             "jpeg_encoding": False,
-            "observation_space": _box("uint8", black.tolist(), (black + 255).tolist(), self.shape),
-            "action_space": _box("float32", low, [1.0] * len(low), (len(low),)),
+            "observation_space": json.dumps({**screen, "low": black.tolist(), "high": (black + 255).tolist()}),
+            "action_space": json.dumps(pad),
             "dataset_id": "playloom/export-v0",
             "minari_version": "0.5.4",
             "requirements": [],
@@ -212,10 +209,6 @@ class _LeRobot(_Writer):
             },
         }
         write_json(meta / "info.json", content)
-
-
-def _box(dtype: str, low: list[Any], high: list[Any], shape: tuple[int, ...]) -> str:
-    return json.dumps({"type": "Box", "dtype": dtype, "shape": shape, "low": low, "high": high})
 
 
 def _write_table(path: Path, columns: Mapping[str, Any]) -> None:

@@ -21,19 +21,13 @@ CONTEXT_STEPS = 10
 FOLLOWING_STEPS = 50
 """Recorded steps after the context, to compare a rollout with."""
 _STRIDE = 5
-_WALK = 300.0
-"""Map units of walking for the full score: ten steps at full speed."""
-_TURN = 180.0
-"""Degrees of turning for the full score."""
-_JUMP = 120.0
-"""Map units per step that no player walks: a respawn or a teleport."""
-_PICTURES = 4
-"""Pictures checked per candidate."""
+_WALK = 300.0  # map units for the full score: ten steps at full speed
+_TURN = 180.0  # degrees for the full score
+_JUMP = 120.0  # map units per step that no player walks: a respawn or a teleport
+_PICTURES = 4  # checked per candidate
 _STATES = ("x", "y", "yaw", "health", "dead", "frags")
-_CHECKED = 200
-"""Most candidates whose pictures are read, where there are no states."""
-_FAR = 32.0
-"""Mean difference of two coarse pictures, in levels of 255, for the full score of variety."""
+_CHECKED = 200  # candidates whose pictures are read, at most, where there are no states
+_FAR = 32.0  # mean difference of two coarse pictures, in levels of 255, for the full score of variety
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,20 +108,15 @@ def colour_bits(frame_HWC: NDArray[np.uint8]) -> float:
 
 
 def _candidates(store: FrameDataset, span: EpisodeSlice, alive: EpisodeSlice) -> list[PromptCandidate]:
-    steps = CONTEXT_STEPS + FOLLOWING_STEPS
-    columns = {name: store.column(name)[alive.rows] for name in ("x", "y", "yaw", "health", "frags")}
-    walked = np.hypot(np.diff(columns["x"]), np.diff(columns["y"]))
-    turned = np.abs((np.diff(columns["yaw"]) + 180) % 360 - 180)
-    hurt = np.maximum(-np.diff(columns["health"]), 0) + np.maximum(np.diff(columns["frags"]), 0)
-    found = []
+    steps, found = CONTEXT_STEPS + FOLLOWING_STEPS, []
+    x, y, yaw, health, frags = (np.diff(store.column(n)[alive.rows]) for n in ("x", "y", "yaw", "health", "frags"))
+    walked, turned, fought = np.hypot(x, y), np.abs((yaw + 180) % 360 - 180), (health < 0) | (frags > 0)
     for first in range(0, alive.length - steps + 1, _STRIDE):
         inside = slice(first, first + steps - 1)
-        if walked[inside].max() > _JUMP:
-            continue
-        walks = min(float(walked[inside].sum()) / _WALK, 1.0)
-        turns = min(float(turned[inside].sum()) / _TURN, 1.0)
-        score = walks + turns + float(hurt[inside].any())
-        found.append(PromptCandidate(start=alive.start + first, span=span, score=score, length=steps))
+        if walked[inside].max() <= _JUMP:
+            walks, turns = (float(x[inside].sum()) / full for x, full in ((walked, _WALK), (turned, _TURN)))
+            score = min(walks, 1.0) + min(turns, 1.0) + float(fought[inside].any())
+            found.append(PromptCandidate(start=alive.start + first, span=span, score=score, length=steps))
     return found
 
 
@@ -138,11 +127,7 @@ def _by_pictures(
     if not lengths:
         raise RecordingError(f"no {context + 1} steps in a row in {len(parts)} episodes; record longer ones")
     steps = min(context + FOLLOWING_STEPS, lengths[-count:][0])
-    places = [
-        (span, start)
-        for span, part in parts
-        for start in range(part.start, part.start + part.length - steps + 1, _STRIDE)
-    ]
+    places = [(span, row) for span, part in parts for row in range(part.start, part.rows.stop - steps + 1, _STRIDE)]
     places = [places[index] for index in np.unique(np.linspace(0, len(places) - 1, _CHECKED).astype(int))]
     motion, coarse, candidates = np.zeros(len(places)), [], []
     for index, (span, start) in enumerate(places):
@@ -175,7 +160,6 @@ def _with_view(store: FrameDataset, found: PromptCandidate) -> PromptCandidate:
 
 
 def _different(ranked: Sequence[PromptCandidate], count: int) -> list[PromptCandidate]:
-    """The best of different players and arenas, then of different episodes."""
     chosen: list[PromptCandidate] = []
 
     def kind(prompt: PromptCandidate) -> tuple[str, str]:

@@ -26,33 +26,29 @@ uint8 and `actions` [T, 16] uint8, LZMA) with `NAME.json` (its origin).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import replace
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from playloom.actions.codec import Schema, check_values
+from playloom.actions.codec import REST_VALUES, Schema, check_values
 from playloom.data.dataset import INDEX, FrameDataset
-from playloom.data.prompt_data import PromptData, PromptSpec, from_folder, from_pictures
 from playloom.data.recording import Render, load_episode
-from playloom.errors import BadInputError, RecordingError, did_you_mean
+from playloom.errors import ActionError, BadInputError, PictureError, RecordingError, did_you_mean
 from playloom.json_io import write_json
-from playloom.media.clips import (
-    CLIP_NAMES,
-    DREAM_NAMES,
-    Clip,
-    npz_names,
-    read_clip,
-    read_dream_clip,
-    read_npz,
-    write_npz,
-)
-from playloom.media.images import ResizeMode
+from playloom.media import clips
+from playloom.media.action_table import read_actions
+from playloom.media.clips import Clip
+from playloom.media.images import ResizeMode, fit_picture, read_picture
 from playloom.media.output_folder import CLIP_FILE
 
+ACTIONS_FILE = "actions.csv"
+"""Optional table in a folder of pictures: one row per picture but the last, or more."""
 BUNDLED = Path(__file__).parents[1] / "assets" / "prompts"
 """Folder of the bundled prompts."""
 PROMPTS = "prompts"
@@ -61,6 +57,36 @@ BUNDLED_PREFIX = "bundled:"
 """Prefix that names a bundled prompt even where a file has its name."""
 _PROMPT_ARRAYS = ("frames", "actions")
 _DATASET_HORIZON = 50  # true steps of a dataset's episode, which may be hours long
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PromptData:
+    """Context and recorded future for a model."""
+
+    frames_THWC: NDArray[np.uint8]
+    """Context frames, RGB [T, H, W, 3] in the requested size."""
+    actions_TA: NDArray[np.uint8]
+    """Action values [T - 1, 16] between them; the last frame has no action yet."""
+    true_next_frames_SHWC: NDArray[np.uint8]
+    """Recorded frames that follow, [S, H, W, 3]; S is 0 when none are known."""
+    true_next_actions_SA: NDArray[np.uint8]
+    """Recorded actions from the last context frame on, [S', 16]."""
+    notes: tuple[str, ...]
+    """Sentences about choices and changes."""
+    codes_TN: NDArray[np.int64] | None = None
+    """Codes of the context, [T, N], where the source has them."""
+    weights: str | None = None
+    """Fingerprint of the weights of the codes."""
+    dreamed_T: NDArray[np.bool_] | None = None
+    """True for generated context frames, [T]; None: all are real."""
+    start_step: int = 0
+    """Last context step in the source, from 0."""
+    kind: Literal["real", "given"] = "real"
+    """Origin of frames that were not generated: the game, or your own pictures."""
+    name: str = ""
+    """Short name: a bundled prompt's name, or a file's or folder's."""
+    source: Path | None = None
+    """File or folder."""
 
 
 def prompt_folder(model: Path | None) -> Path:
@@ -85,7 +111,7 @@ def find_prompt(name: str, folder: Path = BUNDLED) -> Path:
 
 def load_prompt_file(path: Path | str) -> Clip:
     """Read a prompt from its `.npz`."""
-    arrays = read_npz(path, _PROMPT_ARRAYS)
+    arrays = clips.read_npz(path, _PROMPT_ARRAYS)
     frames_THWC, actions_TA = arrays["frames"], check_values(arrays["actions"])
     if frames_THWC.ndim != 4 or frames_THWC.shape[-1] != 3 or frames_THWC.dtype != np.uint8:
         got = f"{frames_THWC.dtype} of shape {frames_THWC.shape}"
@@ -100,7 +126,7 @@ def save_prompt_file(
 ) -> Path:
     """Write a prompt and its origin (JSON values); equal prompts give equal files. Return the path of the `.npz`."""
     target = Path(path).with_suffix(".npz")
-    write_npz(target, {"frames": frames_THWC, "actions": check_values(actions_TA)}, packing="small")
+    clips.write_npz(target, {"frames": frames_THWC, "actions": check_values(actions_TA)}, packing="small")
     write_json(target.with_suffix(".json"), meta, sort_keys=True)
     return target
 
@@ -124,11 +150,10 @@ def load_prompt(
     step, `horizon` the number of true steps to keep after it (None: all). `render` renders the frames of a recording.
     `model` is the folder of the model whose prompts have names, besides the bundled ones.
     """
-    wanted = PromptSpec(context=context, frame_size=frame_size, resize=resize, start_step=start_step, horizon=horizon)
-    path = check_prompt(spec, model)
+    part, path = _Part(context, frame_size, resize, start_step, horizon, schema, render), check_prompt(spec, model)
     if path.parent in (BUNDLED, prompt_folder(model)):
-        return replace(_from_clip(path.stem, load_prompt_file(path), wanted), name=path.stem, source=path)
-    return replace(_from_path(path, wanted, schema, render), name=path.resolve().name, source=path)
+        return replace(part.of_clip(path.stem, load_prompt_file(path)), name=path.stem, source=path)
+    return replace(part.of_path(path), name=path.resolve().name, source=path)
 
 
 def check_prompt(spec: str | Path, model: Path | None = None) -> Path:
@@ -160,83 +185,195 @@ def check_prompt(spec: str | Path, model: Path | None = None) -> Path:
     )
 
 
-def _from_path(path: Path, spec: PromptSpec, schema: Schema | Literal["auto"], render: Render | None) -> PromptData:
-    if (path / CLIP_FILE).is_file():
-        return _from_dream(path / CLIP_FILE, spec)
-    if (path / INDEX).is_file():
-        return _from_dataset(FrameDataset.open(path), None, spec)
-    if not path.exists():  # an episode, see `check_prompt`
-        return _from_dataset(FrameDataset.open(path.parent), int(path.name), spec)
-    if path.is_dir():
-        return from_folder(path, spec, schema)
-    try:
-        with path.open("rb") as file:
-            opening = file.read(16)
-    except OSError as error:
-        raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
-    if opening.startswith(b"PK"):
-        return _from_npz(path, spec, render)
-    if opening.lstrip().startswith(b"{"):
-        return _from_episode(path, spec, render)
-    return from_pictures([path], spec)
+@dataclass(frozen=True)
+class _Part:
+    """Requested part of a source, see `load_prompt`."""
 
+    context: int
+    frame_size: tuple[int, int]
+    resize: ResizeMode
+    start_step: int | None
+    horizon: int | None
+    schema: Schema | Literal["auto"]
+    render: Render | None
 
-def _from_npz(path: Path, spec: PromptSpec, render: Render | None) -> PromptData:
-    names = set(npz_names(path))
-    if names.issuperset(DREAM_NAMES):
-        return _from_dream(path, spec)
-    if names.issuperset(CLIP_NAMES):
-        return _from_clip(str(path), read_clip(path), spec)
-    if names.issuperset(_PROMPT_ARRAYS):
-        return _from_clip(path.stem, load_prompt_file(path), spec)
-    if names.issuperset(("actions", "states")):
-        return _from_episode(path, spec, render)
-    raise RecordingError(
-        f"{path} holds {', '.join(sorted(names)) or 'nothing'}; expected images and actions (the published dataset), "
-        f"actions and states (a recording), or a {CLIP_FILE}"
-    )
+    def __post_init__(self) -> None:
+        if self.context < 1:
+            raise BadInputError(f"the context is out of range: got {self.context} steps, expected at least 1")
+        if self.horizon is not None and self.horizon < 0:
+            raise BadInputError(f"the horizon is out of range: got {self.horizon} steps, expected at least 0")
 
+    def rows(self, name: str, steps: int, default: int, least: int) -> tuple[int, int, int]:
+        """First needed row of a source, its last context row, and one past the last needed row.
 
-def _from_dream(path: Path, spec: PromptSpec) -> PromptData:
-    clip, spec = read_dream_clip(path), replace(spec, horizon=0)
-    first, at, stop = spec.rows(str(path), len(clip.frames_THWC), len(clip.frames_THWC) - 1, least=1)
-    prompt = spec.prompt([str(path)] * (stop - first), clip.frames_THWC[first:stop], clip.actions_TA, first, at)
-    note = f"{path} is a dream: some of these frames were generated, and none is kept as the true future"
-    return replace(
-        prompt,
-        notes=(note, *prompt.notes),
-        codes_TN=None if clip.codes_TN is None else clip.codes_TN[first:stop],
-        weights=None if clip.manifest is None else clip.manifest.weights,
-        dreamed_T=None if clip.dreamed_T is None else clip.dreamed_T[first:stop],
-        kind="given" if clip.manifest is not None and clip.manifest.prompt_kind == "given" else "real",
-    )
+        `default` stands for a missing `start_step`. Down to `least` frames, a source that begins later gives a shorter
+        context.
+        """
+        at = default if self.start_step is None else self.start_step
+        if steps < least:
+            raise RecordingError(
+                f"{name} has {steps} steps; a context of {self.context} needs at least as many: request a shorter "
+                f"context (--context {max(1, steps)}) or give a longer recording"
+            )
+        if not least - 1 <= at < steps:
+            raise RecordingError(
+                f"{name} has {steps} steps; with a context of {least} or more the last context step can be "
+                f"{least - 1} to {steps - 1}, got {at}"
+            )
+        return max(0, at + 1 - self.context), at, steps if self.horizon is None else min(steps, at + 1 + self.horizon)
 
-
-def _from_episode(path: Path, spec: PromptSpec, render: Render | None) -> PromptData:
-    episode = load_episode(path)
-    if render is None:
-        raise BadInputError(
-            f"{path} is a recording without pictures, and there is no game to render them; give a picture, an .npz "
-            "with images, or a bundled prompt"
+    def divide(
+        self, named: Iterable[tuple[str, NDArray[np.uint8]]], actions_TA: NDArray[np.uint8], first: int, at: int
+    ) -> PromptData:
+        """Resize the needed frames, of which row `first` is the first, and divide them after row `at`."""
+        seen, notes, fitted = at + 1 - first, [], []
+        for name, frame_HWC in named:
+            fitted_HWC, note = fit_picture(frame_HWC, self.frame_size, self.resize)
+            fitted.append(fitted_HWC)
+            if note:
+                notes.append((name, note + (" (--resize letterbox keeps all of it)" if "cropped" in note else "")))
+        short = f"the context is {seen} step{'s' * (seen > 1)} long, not {self.context}: no more pictures"
+        fitted_THWC = np.stack(fitted)
+        return PromptData(
+            frames_THWC=fitted_THWC[:seen],
+            actions_TA=actions_TA[first:at],
+            true_next_frames_SHWC=fitted_THWC[seen:],
+            true_next_actions_SA=actions_TA[at : None if self.horizon is None else at + self.horizon],
+            notes=(*([short] if seen < self.context else []), *_grouped(notes)),
+            start_step=at,
         )
-    _, _, stop = spec.rows(str(path), len(episode.actions_TA), spec.context - 1, least=spec.context)
-    frames = list(itertools.islice(render(episode), stop))
-    if len(frames) < stop:
-        raise RecordingError(f"{path}: the game rendered {len(frames)} of {stop} frames; record it again")
-    return _from_clip(str(path), Clip(np.stack(frames), episode.actions_TA), spec)
+
+    def of_path(self, path: Path) -> PromptData:
+        if (path / CLIP_FILE).is_file():
+            return self.of_dream(path / CLIP_FILE)
+        if (path / INDEX).is_file():
+            return self.of_dataset(FrameDataset.open(path), None)
+        if not path.exists():  # an episode, see `check_prompt`
+            return self.of_dataset(FrameDataset.open(path.parent), int(path.name))
+        if path.is_dir():
+            return self.of_folder(path)
+        try:
+            with path.open("rb") as file:
+                opening = file.read(16)
+        except OSError as error:
+            raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
+        if opening.startswith(b"PK"):
+            return self.of_npz(path)
+        return self.of_episode(path) if opening.lstrip().startswith(b"{") else self.of_pictures([path])
+
+    def of_npz(self, path: Path) -> PromptData:
+        names = set(clips.npz_names(path))
+        if names.issuperset(clips.DREAM_NAMES):
+            return self.of_dream(path)
+        if names.issuperset(clips.CLIP_NAMES):
+            return self.of_clip(str(path), clips.read_clip(path))
+        if names.issuperset(_PROMPT_ARRAYS):
+            return self.of_clip(path.stem, load_prompt_file(path))
+        if names.issuperset(("actions", "states")):
+            return self.of_episode(path)
+        raise RecordingError(
+            f"{path} holds {', '.join(sorted(names)) or 'nothing'}; expected images and actions (the published "
+            f"dataset), actions and states (a recording), or a {CLIP_FILE}"
+        )
+
+    def of_clip(self, name: str, clip: Clip, default: int | None = None, least: int | None = None) -> PromptData:
+        default, least = self.context - 1 if default is None else default, least or self.context
+        first, at, stop = self.rows(name, len(clip.frames_THWC), default, least)
+        named = ((name, frame_HWC) for frame_HWC in clip.frames_THWC[first:stop])
+        return self.divide(named, clip.actions_TA, first, at)
+
+    def of_dream(self, path: Path) -> PromptData:
+        clip = clips.read_dream_clip(path)
+        prompt = replace(self, horizon=0).of_clip(str(path), clip, len(clip.frames_THWC) - 1, least=1)
+        stop, manifest = prompt.start_step + 1, clip.manifest
+        seen = slice(stop - len(prompt.frames_THWC), stop)
+        note = f"{path} is a dream: some of these frames were generated, and none is kept as the true future"
+        return replace(
+            prompt,
+            notes=(note, *prompt.notes),
+            codes_TN=None if clip.codes_TN is None else clip.codes_TN[seen],
+            weights=None if manifest is None else manifest.weights,
+            dreamed_T=None if clip.dreamed_T is None else clip.dreamed_T[seen],
+            kind="given" if manifest is not None and manifest.prompt_kind == "given" else "real",
+        )
+
+    def of_episode(self, path: Path) -> PromptData:
+        episode = load_episode(path)
+        if self.render is None:
+            raise BadInputError(
+                f"{path} is a recording without pictures, and there is no game to render them; give a picture, an .npz "
+                "with images, or a bundled prompt"
+            )
+        _, _, stop = self.rows(str(path), len(episode.actions_TA), self.context - 1, self.context)
+        frames = list(itertools.islice(self.render(episode), stop))
+        if len(frames) < stop:
+            raise RecordingError(f"{path}: the game rendered {len(frames)} of {stop} frames; record it again")
+        return self.of_clip(str(path), Clip(np.stack(frames), episode.actions_TA))
+
+    def of_dataset(self, dataset: FrameDataset, episode: int | None) -> PromptData:
+        last = len(dataset.spans) - 1
+        if episode is not None and episode > last:
+            raise RecordingError(f"there is no episode {episode} in {dataset.folder}; expected 0 to {last}")
+        part = replace(self, horizon=_DATASET_HORIZON if self.horizon is None else self.horizon)
+        default = (*dataset.of_split("validation"), *dataset.spans)[0]
+        rows = (default if episode is None else dataset.spans[episode]).rows
+        clip = Clip(dataset.frames_FHWC[rows], np.array(dataset.actions_FA[rows]))
+        return part.of_clip(str(dataset.folder), clip)
+
+    def of_folder(self, folder: Path) -> PromptData:
+        pictures, table = pictures_in(folder), folder / ACTIONS_FILE
+        if not table.is_file():
+            return self.of_pictures(pictures)
+        values_SA, notes = read_actions(table, self.schema)
+        if len(values_SA) < len(pictures) - 1:
+            raise ActionError(
+                f"{table} has {len(values_SA)} rows for {len(pictures)} pictures; expected at least "
+                f"{len(pictures) - 1}: one for every picture but the last"
+            )
+        prompt = self.of_pictures(pictures, values_SA)
+        return replace(prompt, notes=(*notes, *prompt.notes))
+
+    def of_pictures(self, paths: Sequence[Path], actions_TA: NDArray[np.uint8] | None = None) -> PromptData:
+        """There may be fewer pictures than the context, and no actions."""
+        first, at, stop = self.rows(str(paths[0].parent), len(paths), len(paths) - 1, 1)
+        pictures = [(path.name, read_picture(path)) for path in paths[first:stop]]
+        known_TA = np.tile(REST_VALUES, (at, 1)) if actions_TA is None else actions_TA
+        prompt = self.divide(((name, picture.frame_HWC) for name, picture in pictures), known_TA, first, at)
+        notes = _grouped((name, note) for name, picture in pictures for note in picture.notes)
+        if actions_TA is None and at > first:
+            notes.append(f"there is no {ACTIONS_FILE} for these pictures: the actions between them are rest")
+        dreamed = [picture.manifest is not None for _, picture in pictures]
+        if any(dreamed):
+            notes.append(
+                "some pictures were generated by playloom and show its watermark; to avoid it, give the clip's "
+                f"{CLIP_FILE}"
+            )
+        dreamed_T = np.array(dreamed[: at + 1 - first])
+        return replace(prompt, dreamed_T=dreamed_T, kind="given", notes=(*notes, *prompt.notes))
 
 
-def _from_dataset(dataset: FrameDataset, episode: int | None, spec: PromptSpec) -> PromptData:
-    last = len(dataset.spans) - 1
-    if episode is not None and episode > last:
-        raise RecordingError(f"there is no episode {episode} in {dataset.folder}; expected 0 to {last}")
-    spec = replace(spec, horizon=_DATASET_HORIZON if spec.horizon is None else spec.horizon)
-    default = (*dataset.of_split("validation"), *dataset.spans)[0]
-    rows = (default if episode is None else dataset.spans[episode]).rows
-    clip = Clip(dataset.frames_FHWC[rows], np.array(dataset.actions_FA[rows]))
-    return _from_clip(str(dataset.folder), clip, spec)
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures in a folder in natural order: `2.png` before `10.png`; PictureError when there is none."""
+    endings = Image.registered_extensions()
+    pictures = [p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")]
+    if not pictures:
+        episodes = any(path.with_suffix(".npz").is_file() for path in folder.glob("*.json"))
+        hint = "it looks like a folder of recordings: name one of them" if episodes else "expected PNG or JPEG files"
+        raise PictureError(f"there is no picture in {folder}; {hint}")
+    return sorted(pictures, key=_natural)
 
 
-def _from_clip(name: str, clip: Clip, spec: PromptSpec) -> PromptData:
-    first, at, stop = spec.rows(name, len(clip.frames_THWC), spec.context - 1, least=spec.context)
-    return spec.prompt([name] * (stop - first), clip.frames_THWC[first:stop], clip.actions_TA, first, at)
+def _grouped(notes: Iterable[tuple[str, str]]) -> list[str]:
+    """Merge equal notes of several pictures into one sentence each."""
+    groups: dict[str, dict[str, None]] = {}
+    for name, note in notes:
+        groups.setdefault(note, {})[name] = None
+    return [
+        f"{next(iter(names))}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}"
+        for note, names in groups.items()
+    ]
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    parts = re.findall(r"\d+|\D+", path.name.lower())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

@@ -1,24 +1,33 @@
-"""Recorded episode: `<key>.npz` (arrays `actions` and `states`) and `<key>.json` (metadata, written last).
+"""Recorded episodes, and datasets of them.
 
-It holds no pictures: seed and actions render them again.
+An episode is `<key>.npz` (arrays `actions` and `states`) and `<key>.json` (metadata, written last). It holds no
+pictures: seed and actions render them again, into a `FrameDataset`, whose pictures are encoded into a `TokenDataset`.
+Renderer and encoder are arguments. Rendering processes write files, so no picture crosses a pipe.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions.codec import ACTION_SLOTS, check_values
+from playloom.actions.codec import ACTION_SLOTS, check_values, mirror_values
 from playloom.atomic_io import atomic_write
+from playloom.data.dataset import DatasetWriter, FrameDataset, Progress, TokenDataset
+from playloom.data.parallel import map_ordered
 from playloom.errors import ConfigError, RecordingError
 from playloom.json_io import from_mapping, read_json, write_json
 from playloom.media.clips import read_npz
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Mode = Literal["ffa", "4v4"]
 Split = Literal["train", "validation", "test", "heldout"]
@@ -78,6 +87,10 @@ Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
 """Renders an episode's frames, uint8 RGB [H, W, 3] each, from its first. Module-level where workers call it."""
 
 
+Encode = Callable[["Tensor"], "Tensor"]
+"""Encodes pictures uint8 [B, H, W, 3] to codes int64 [B, N]."""
+
+
 def episode_key(meta: EpisodeMeta) -> str:
     """Return the file name without its ending: readable, one per seed."""
     return f"{meta.game}-{meta.seed:08d}"
@@ -120,3 +133,167 @@ def list_episodes(folder: Path) -> list[Path]:
         raise RecordingError(f"{folder} is not a folder; make one with: playloom record --out {folder}")
     paths = (p for p in folder.glob("*.npz") if not p.name.startswith("."))
     return sorted(p for p in paths if p.with_suffix(".json").is_file())
+
+
+def build_frame_store(
+    folder: Path | str, episodes: Sequence[Path], render: Render, *, workers: int = 0, progress: Progress | None = None
+) -> FrameDataset:
+    """Render recordings into a frame dataset, in `workers` processes (0: this one); resumes an interrupted call.
+
+    `progress` is called after each episode.
+    """
+    jobs = _load(episodes, render)
+    height, width = _picture_size(jobs)
+    total = sum(job.episode.meta.steps for job in jobs)
+    writer = FrameDataset.create(folder, total, height=height, width=width, state_columns=STATE_COLUMNS)
+    _fill(writer, jobs, (height, width), lambda frames_THWC: frames_THWC, workers, progress)
+    return FrameDataset.open(folder)
+
+
+def tokenise_recordings(
+    folder: Path | str,
+    episodes: Sequence[Path],
+    render: Render,
+    encode: Encode,
+    *,
+    fingerprint: str,
+    edited: Sequence[Path] = (),
+    render_edited: Render | None = None,
+    batch: int = 32,
+    device: str = "cpu",
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> TokenDataset:
+    """Render and encode episode by episode, so that the pictures of a long dataset are never all on disk.
+
+    `edited` are recordings added once more, rendered by `render_edited`, with `edited` true in their metadata. Other
+    arguments as in `build_frame_store` and `tokenise_store`.
+    """
+    codes = partial(_encode_all, encode, batch=batch, device=device)
+    jobs = _load(episodes, render)
+    size = _picture_size(jobs)
+    if render_edited is not None:
+        jobs += [job._replace(meta={**job.meta, "edited": True}) for job in _load(edited, render_edited)]
+    total = sum(job.episode.meta.steps for job in jobs)
+    slots = codes(np.zeros((1, *size, 3), np.uint8)).shape[1]
+    writer = TokenDataset.create(folder, total, slots=slots, tokenizer=fingerprint, state_columns=STATE_COLUMNS)
+    _fill(writer, jobs, size, codes, workers, progress)
+    return TokenDataset.open(folder)
+
+
+def tokenise_store(
+    folder: Path | str,
+    frames: FrameDataset,
+    encode: Encode,
+    *,
+    fingerprint: str,
+    batch: int = 32,
+    device: str = "cpu",
+    mirror: bool = False,
+    progress: Progress | None = None,
+) -> TokenDataset:
+    """Encode every picture of a frame dataset once, `batch` pictures a call; resumes an interrupted call.
+
+    `fingerprint` is the tokenizer's. `mirror` also adds each episode of the split "train" mirrored, pictures and
+    controller together.
+    """
+    mirrored = [span for span in frames.spans if mirror and span.meta.get("split") == "train"]
+    total = len(frames) + sum(span.length for span in mirrored)
+    slots = _encode_all(encode, frames.frames_FHWC[:1], batch, device).shape[1]
+    writer = TokenDataset.create(folder, total, slots=slots, tokenizer=fingerprint, state_columns=frames.state_columns)
+    start = 0
+    for span in (*frames.spans, *mirrored):
+        flip = start >= len(frames)
+        meta = {**span.meta, "mirrored": True} if flip else dict(span.meta)
+        if not writer.has(start, span.length, meta):
+            actions, states = frames.actions_FA[span.rows], frames.states_FS[span.rows]
+            if flip:
+                signs_S = np.array([-1 if name in ("y", "yaw") else 1 for name in frames.state_columns], np.float32)
+                actions, states = mirror_values(actions), states * signs_S
+            tokens = _encode_all(encode, frames.frames_FHWC[span.rows], batch, device, flip=flip)
+            writer.append_episode(tokens, actions, states, meta)
+            if progress is not None:
+                progress(writer.done, writer.total)
+        start += span.length
+    writer.finish()
+    return TokenDataset.open(folder)
+
+
+def choose_edited(episodes: Sequence[Path], share: float) -> list[Path]:
+    """Choose a share of the training episodes, [0, 1], to be added once more in edited form; always the same ones."""
+    if not 0 <= share <= 1:
+        raise RecordingError(f"the share of edited episodes is out of range: got {share}, expected 0 to 1")
+    train = [path for path in episodes if share and load_meta(path).split == "train"]
+    # Not every n-th: arenas and modes of recordings repeat with their seeds.
+    chosen = np.random.default_rng(0).permutation(len(train))[: round(share * len(train))]
+    return [train[index] for index in sorted(chosen.tolist())]
+
+
+class _Job(NamedTuple):
+    episode: Episode
+    render: Render
+    meta: dict[str, Any]
+
+
+def _load(paths: Sequence[Path], render: Render) -> list[_Job]:
+    return [_Job(episode, render, dataclasses.asdict(episode.meta)) for episode in map(load_episode, paths)]
+
+
+def _picture_size(jobs: Sequence[_Job]) -> tuple[int, int]:
+    if not jobs:
+        raise RecordingError("no recordings were found; record some first")
+    frames = jobs[0].render(jobs[0].episode)
+    height, width = next(iter(frames)).shape[:2]
+    if hasattr(frames, "close"):
+        frames.close()  # a generator may hold a game process
+    return height, width
+
+
+def _fill(
+    writer: DatasetWriter,
+    jobs: Sequence[_Job],
+    size: tuple[int, int],
+    convert: Callable[[NDArray[np.uint8]], NDArray[Any]],
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    starts = np.cumsum([0, *(job.episode.meta.steps for job in jobs)]).tolist()
+    pairs = zip(starts, jobs, strict=False)
+    todo = [(start, job) for start, job in pairs if not writer.has(start, job.episode.meta.steps, job.meta)]
+    with tempfile.TemporaryDirectory(dir=writer.folder, prefix=".frames-") as scratch:
+        calls = ((job.episode, job.render, Path(scratch) / f"{start}.npy", size) for start, job in todo)
+        files = map_ordered(render_file, calls, workers=workers)
+        for (start, (episode, _, meta)), path in zip(todo, files, strict=True):
+            data = convert(np.load(path, mmap_mode="r", allow_pickle=False))
+            writer.append_episode(data, episode.actions_TA, episode.states, meta, start=start)
+            path.unlink()
+            if progress is not None:
+                progress(writer.done, writer.total)
+    writer.finish()
+
+
+def render_file(episode: Episode, render: Render, path: Path, size: tuple[int, int]) -> Path:
+    """Render an episode into its own `.npy` file. Runs in a worker."""
+    steps, count = episode.meta.steps, 0
+    target_THWC = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(steps, *size, 3))
+    for frame in render(episode):  # copied at once: a renderer may reuse its buffer
+        if count < steps:
+            target_THWC[count] = frame
+        count += 1
+    if count != steps:
+        raise RecordingError(f"the recording with seed {episode.meta.seed} rendered {count} pictures; expected {steps}")
+    return path
+
+
+def _encode_all(
+    encode: Encode, frames_THWC: NDArray[np.uint8], batch: int, device: str, *, flip: bool = False
+) -> NDArray[np.uint16]:
+    import torch
+
+    parts = []
+    with torch.inference_mode():
+        for first in range(0, len(frames_THWC), batch):
+            pictures = np.array(frames_THWC[first : first + batch])
+            pictures = np.ascontiguousarray(pictures[:, :, ::-1]) if flip else pictures
+            parts.append(encode(torch.from_numpy(pictures).to(device)).cpu().numpy().astype(np.uint16))
+    return np.concatenate(parts)

@@ -16,32 +16,23 @@ from playloom.models.tokenizer.metrics import luma
 # Geometry of the arena's camera, in shares of the picture so that it holds at any size.
 FOCAL = 0.4
 """Focal length over picture width: 106 degrees at 16:9, cropped to 300 columns at the same scale."""
-SKY = 1 / 3
-"""Share of rows, from the top, used for yaw: distant scenery only."""
-FOCAL_ROWS = 0.8
-"""Focal length over picture height: the engine's pixels are 1.2 times as high as wide."""
-LOOK_ROWS = 2 / 3
-"""Share of rows, from the top, used for pitch: above the near ground."""
-LARGEST_LOOK = 9.0
-"""Largest pitch considered, degrees per step: twice that of a full stick."""
+_FOCAL_ROWS = 0.8  # focal length over picture height: the engine's pixels are 1.2 times as high as wide
+_SKY = 1 / 3  # rows, from the top, used for yaw: distant scenery only
+_LOOK_ROWS = 2 / 3  # rows, from the top, used for pitch: above the near ground
+_LARGEST_LOOK = 9.0  # degrees of pitch per step: twice that of a full stick
 LARGEST_TURN = 18.0
 """Largest yaw considered, degrees per step: twice the turn of a full stick."""
-LARGEST_TILT = 0.1
-"""Largest vertical shift considered, over the sky's height."""
+_LARGEST_TILT = 0.1  # vertical shift over the sky's height
 HORIZON = 0.42
 """Row of the vanishing point when walking straight, over picture height."""
 BODY = (0.36, 0.64)
 """Columns covered by the player's body, over picture width."""
 ZOOMS = 1.025 ** np.arange(-9, 20)
 """Zoom factors tried by `expansion_between`: 0.8 to 1.6 in steps of 2.5 %, with 1 among them."""
-STRETCHES = 1.03 ** np.arange(-9, 17)
-"""Vertical stretches tried by `rise_between`: 0.77 to 1.6 in steps of 3 %, with 1 among them."""
-SLIDES = np.arange(-12, 13) / 20
-"""Sideways shifts tried by `slide_between`: columns per row below the horizon."""
-_NEAR = (0.55, 0.98)
-"""Rows of the near ground, over picture height."""
-_SMOOTH = 2.0
-"""Standard deviation of the correlation peak's smoothing, in columns: generated frames lack high frequencies."""
+_STRETCHES = 1.03 ** np.arange(-9, 17)
+_SLIDES = np.arange(-12, 13) / 20  # columns per row below the horizon
+_NEAR = (0.55, 0.98)  # rows of the near ground, over picture height
+_SMOOTH = 2.0  # columns: standard deviation that smooths the peak, as generated frames lack high frequencies
 
 
 def _unroll(frames_BHWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
@@ -57,7 +48,7 @@ def _unroll(frames_BHWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]
     source = np.clip(focal * np.tan(angles) + middle, 0, width - 1)
     left = np.minimum(source.astype(np.int64), width - 2)
     share = (source - left).astype(np.float32)[:, None]
-    sky = frames_BHWC[:, : max(2, round(SKY * height))].astype(np.float32)
+    sky = frames_BHWC[:, : max(2, round(_SKY * height))].astype(np.float32)
     return sky[:, :, left] * (1 - share) + sky[:, :, left + 1] * share, float(np.degrees(angles[1] - angles[0]))
 
 
@@ -69,7 +60,7 @@ def yaw_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -
     """
     before, degrees = _unroll(before_BHWC)
     after, _ = _unroll(after_BHWC)
-    reach = (max(1, round(LARGEST_TILT * before.shape[1])), round(LARGEST_TURN / degrees))
+    reach = (max(1, round(_LARGEST_TILT * before.shape[1])), round(LARGEST_TURN / degrees))
     return np.asarray(-degrees * picture_shift(before, after, reach)[:, 1], np.float64)
 
 
@@ -79,9 +70,9 @@ def pitch_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8])
     Phase correlation as in `yaw_between`, of all but the near ground; looking shifts every row of the arena alike.
     """
     height, width = before_BHWC.shape[1:3]
-    focal, rows = FOCAL_ROWS * height, slice(0, round(LOOK_ROWS * height))
+    focal, rows = _FOCAL_ROWS * height, slice(0, round(_LOOK_ROWS * height))
     before, after = (x[:, rows].astype(np.float32) for x in (before_BHWC, after_BHWC))
-    reach = (round(focal * np.tan(np.radians(LARGEST_LOOK))), max(1, round(0.02 * width)))
+    reach = (round(focal * np.tan(np.radians(_LARGEST_LOOK))), max(1, round(0.02 * width)))
     return np.asarray(np.degrees(np.arctan(picture_shift(before, after, reach)[:, 0] / focal)), np.float64)
 
 
@@ -89,7 +80,7 @@ def picture_shift(
     before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.float32], reach: tuple[int, int]
 ) -> NDArray[np.float64]:
     """Estimate the shift of the second picture down and to the right, in pixels [B, 2], within `reach` of each."""
-    surface = phase_correlation(before_BHWC, after_BHWC)
+    surface = _phase_correlation(before_BHWC, after_BHWC)
     batch, height, width = surface.shape
     tilt, reach_columns = (min(most, (size - 1) // 2) for most, size in zip(reach, (height, width), strict=True))
     middle, centre = height // 2, width // 2
@@ -102,10 +93,11 @@ def picture_shift(
     return np.array(peaks, np.float64)
 
 
-def phase_correlation(before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Correlation surface [B, H, W] with zero shift in its middle; see `yaw_between`."""
+def _phase_correlation(before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.float32]) -> NDArray[np.float64]:
     height, width = before_BHWC.shape[1:3]
-    before, after = (np.fft.rfft2(_windowed(x), axes=(1, 2)) for x in (before_BHWC, after_BHWC))
+    window_HW1 = (np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[None, 1:-1])[..., None].astype(np.float32)
+    centred = (x - x.mean((1, 2), keepdims=True) for x in (before_BHWC, after_BHWC))
+    before, after = (np.fft.rfft2((x * window_HW1).astype(np.float32), axes=(1, 2)) for x in centred)
     cross = (after * before.conj()).sum(-1)
     size = np.abs(cross)
     # Frequencies that hold next to nothing are noise; dividing by their size would make them as loud as the rest.
@@ -124,7 +116,11 @@ def expansion_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uin
     """
     height, width = before_BHWC.shape[1:3]
     grids = [(_source(height, HORIZON * height, zoom), _source(width, width / 2, zoom)[None]) for zoom in ZOOMS]
-    return np.asarray(ZOOMS[_best_warp(before_BHWC, after_BHWC, grids, _ground((height, width)))], np.float64)
+    rows, columns = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
+    down = (rows > HORIZON * 0.8) & (rows < HORIZON + (1 - HORIZON) * ZOOMS[0])
+    across = (np.abs(columns - 0.5) < 0.5 * ZOOMS[0]) & ((columns < BODY[0]) | (columns > BODY[1]))
+    best_B = _best_warp(before_BHWC, after_BHWC, grids, down[:, None] & across[None, :])
+    return np.asarray(ZOOMS[best_B], np.float64)
 
 
 def rise_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -133,11 +129,9 @@ def rise_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) 
     A higher camera stretches the ground away from the horizon. Found as in `expansion_between`.
     """
     height, width = before_BHWC.shape[1:3]
-    columns = np.arange(width)[None]
-    grids = [(_source(height, HORIZON * height, stretch), columns) for stretch in STRETCHES]
-    return np.asarray(
-        STRETCHES[_best_warp(before_BHWC, after_BHWC, grids, _near_ground((height, width), STRETCHES[0]))], np.float64
-    )
+    grids = [(_source(height, HORIZON * height, stretch), np.arange(width)[None]) for stretch in _STRETCHES]
+    mask_HW = _near_ground(height, width, _STRETCHES[0])
+    return np.asarray(_STRETCHES[_best_warp(before_BHWC, after_BHWC, grids, mask_HW)], np.float64)
 
 
 def slide_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -149,8 +143,8 @@ def slide_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8])
     height, width = before_BHWC.shape[1:3]
     rows, columns = np.arange(height), np.arange(width)[None]
     below = np.maximum(0, rows - HORIZON * height)[:, None]
-    grids = [(rows, np.clip(np.rint(columns + slide * below), 0, width - 1).astype(np.int64)) for slide in SLIDES]
-    return SLIDES[_best_warp(before_BHWC, after_BHWC, grids, _near_ground((height, width), 1.0))]
+    grids = [(rows, np.clip(np.rint(columns + slide * below), 0, width - 1).astype(np.int64)) for slide in _SLIDES]
+    return _SLIDES[_best_warp(before_BHWC, after_BHWC, grids, _near_ground(height, width, 1.0))]
 
 
 def _best_warp(
@@ -167,13 +161,6 @@ def _best_warp(
     return np.stack([_likeness(flat[:, source[mask_HW]], wanted) for source in sources], axis=1).argmax(1)
 
 
-def _windowed(picture_BHWC: NDArray[np.float32]) -> NDArray[np.float32]:
-    height, width = picture_BHWC.shape[1:3]
-    window = np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[None, 1:-1]
-    centred = picture_BHWC - picture_BHWC.mean((1, 2), keepdims=True)
-    return (centred * window[None, :, :, None].astype(np.float32)).astype(np.float32)
-
-
 def _refined(line: NDArray[np.float64], peak: int) -> float:
     if not 0 < peak < len(line) - 1:
         return float(peak)
@@ -182,19 +169,8 @@ def _refined(line: NDArray[np.float64], peak: int) -> float:
     return peak + (0.5 * (left - right) / bend if bend < 0 else 0.0)
 
 
-def _ground(shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Pixels [H, W] used for expansion, without those that leave the picture at the smallest zoom."""
-    height, width = shape
-    rows, columns = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
-    margin = 0.5 * ZOOMS[0]
-    down = (rows > HORIZON * 0.8) & (rows < HORIZON + (1 - HORIZON) * ZOOMS[0])
-    across = (np.abs(columns - 0.5) < margin) & ((columns < BODY[0]) | (columns > BODY[1]))
-    return down[:, None] & across[None, :]
-
-
-def _near_ground(shape: tuple[int, ...], shrink: float) -> NDArray[np.bool_]:
+def _near_ground(height: int, width: int, shrink: float) -> NDArray[np.bool_]:
     """Pixels [H, W] of the near ground beside the player's body, without rows that leave the picture at `shrink`."""
-    height, width = shape
     rows, columns = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
     down = (rows > _NEAR[0]) & (rows < min(_NEAR[1], HORIZON + (1 - HORIZON) * shrink))
     return down[:, None] & ((columns < BODY[0]) | (columns > BODY[1]))[None, :]
@@ -212,7 +188,6 @@ def _blurred(picture_BHW: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _likeness(a_BP: NDArray[np.float32], b_BP: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Normalised correlation [B] over the pixels; 0 where a picture is flat there."""
     a, b = (x - x.mean(1, keepdims=True) for x in (a_BP.astype(np.float64), b_BP.astype(np.float64)))
     size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return np.asarray(np.divide((a * b).sum(1), size, out=np.zeros(len(a)), where=size > 0))

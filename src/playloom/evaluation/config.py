@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 from playloom.errors import ConfigError, check_whole
 from playloom.inference.sampling import Sampling
 from playloom.models.decode_order import DEFAULT_ROW_DELAY
+
+_PARTS = (
+    "greedy_segments", "game_segments", "diversity_segments", "inverse_updates", "drift_dreams", "revisit_segments",
+    "persistency_segments", "return_segments",
+)  # fmt: skip
+"""Settings that leave out a part where they are 0."""
+_QUICK = {
+    "frames": 64, "windows": 8, "horizon_segments": 8, "control_segments": 12, "estimator_pairs": 150,
+    "diversity_segments": 8,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +81,9 @@ class EvaluationSettings:
     """Steps of a return."""
 
     def __post_init__(self) -> None:
-        may_be_zero = {"seed", "greedy_segments", "game_segments", "diversity_segments", "persistency_segments"}
-        may_be_zero |= {"inverse_updates", "drift_dreams", "revisit_segments", "return_segments"}
         for item in dataclasses.fields(self):
             if item.type == "int":
-                least = 0 if item.name in may_be_zero else 1
+                least = 0 if item.name in ("seed", *_PARTS) else 1
                 check_whole(f"evaluation {item.name}", getattr(self, item.name), least, 2**63 - 1)
         if not 0 <= self.persistency_kept <= 1:
             raise ConfigError(f"evaluation persistency_kept is {self.persistency_kept}; expected a share from 0 to 1")
@@ -86,19 +95,5 @@ class EvaluationSettings:
 
     def quick(self) -> EvaluationSettings:
         """Return smaller sizes, for a noisier result in at most a fifth of the time."""
-        return dataclasses.replace(
-            self,
-            frames=64,
-            windows=8,
-            horizon_segments=8,
-            greedy_segments=0,
-            control_segments=12,
-            game_segments=0,
-            estimator_pairs=150,
-            diversity_segments=8,
-            inverse_updates=0,
-            drift_dreams=0,
-            revisit_segments=0,
-            persistency_segments=0,
-            return_segments=0,
-        )
+        sizes: dict[str, Any] = {**dict.fromkeys(_PARTS, 0), **_QUICK}
+        return dataclasses.replace(self, **sizes)

@@ -1,12 +1,12 @@
-"""Controllability: effects of held inputs on generated frames, against the same segments at rest and the real game.
+"""Control of the arena: effects of held inputs, and the view after turning away and back.
 
-One input is held for some steps, everything else at rest. M segments, S steps, K inputs of a measure.
+One input is held for some steps, everything else at rest; the frames are compared with the same segments at rest and
+with the real game. M segments, S steps, K inputs of a measure.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,15 +21,9 @@ from playloom.actions.controller import CONTROLS
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import ConfigError, GameError, MissingExtraError
-from playloom.evaluation.camera_motion import (
-    BODY,
-    expansion_between,
-    pitch_between,
-    rise_between,
-    slide_between,
-    yaw_between,
-)
+from playloom.evaluation import camera_motion
 from playloom.evaluation.config import EvaluationSettings
+from playloom.evaluation.persistency import CANDIDATES, static_segments
 from playloom.evaluation.report import Row, is_significant
 from playloom.evaluation.segments import (
     EvaluationContext,
@@ -44,7 +38,7 @@ from playloom.evaluation.segments import (
     with_codes,
 )
 from playloom.inference.engine import Engine
-from playloom.models.tokenizer.metrics import luma
+from playloom.models.tokenizer.metrics import PSNR_CAP, luma, psnr
 
 BODY_TOP = 0.55
 """Upper end of the player's body, over picture height."""
@@ -65,9 +59,16 @@ INPUTS: Mapping[str, Mapping[str, float]] = {
     AGAIN: {},
 }
 """Positions of the held controls by name of the input."""
+PATHS: Mapping[str, tuple[str, ...]] = {
+    "there and back": ("right",) * 10 + ("left",) * 10,
+    "full circle": ("right",) * 40,
+}
+"""Inputs that end with the view of the start, as the game turns by 9 degrees a step; half of them give another view."""
+_NO_GAME = (MissingExtraError, GameError, ConfigError)
+"""The real game is only a baseline: without it all other rows are still worth having."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Measure:
     """Effect of one input, or of two opposite ones, on the frames."""
 
@@ -93,86 +94,47 @@ def _median_step(
 
 
 def _growth(frames: Frames, _: Frames) -> NDArray[np.float64]:
-    return expansion_between(frames[:, 0], frames[:, -1])
+    return camera_motion.expansion_between(frames[:, 0], frames[:, -1])
 
 
 def _sidestep(frames: Frames, rest: Frames) -> NDArray[np.float64]:
     """Step beyond that at rest: a player in motion slides on."""
-    return _median_step(slide_between, frames, rest) - _median_step(slide_between, rest, rest)
+    moved, slid = (_median_step(camera_motion.slide_between, x, rest) for x in (frames, rest))
+    return moved - slid
 
 
 def _rise(frames: Frames, rest: Frames) -> NDArray[np.float64]:
-    """Largest height of the camera over that at rest in the same step."""
-    return np.asarray(np.max([rise_between(rest[:, s], frames[:, s]) for s in range(1, frames.shape[1])], axis=0))
+    heights = [camera_motion.rise_between(rest[:, s], frames[:, s]) for s in range(1, frames.shape[1])]
+    return np.asarray(np.max(heights, axis=0))
 
 
 def _flash(frames: Frames, rest: Frames) -> NDArray[np.float64]:
-    """Largest mean absolute difference of brightness at the player's body, which fires with another pose."""
-    height, width = frames.shape[2:4]
-    body = (..., slice(round(BODY_TOP * height), None), slice(*(round(side * width) for side in BODY)), slice(None))
-    difference = luma(frames[body]) - luma(rest[body])
-    return np.asarray(np.abs(difference).mean((-2, -1)).max(-1), np.float64)
+    """Largest mean change of brightness at the player's body, which fires with another pose."""
+    (height, width), (left, right) = frames.shape[2:4], camera_motion.BODY
+    body = np.s_[..., round(BODY_TOP * height) :, round(left * width) : round(right * width), :]
+    return np.asarray(np.abs(luma(frames[body]) - luma(rest[body])).mean((-2, -1)).max(-1), np.float64)
 
 
+_TURN, _LOOK = (partial(_median_step, one) for one in (camera_motion.yaw_between, camera_motion.pitch_between))
+_STEP = {"sidestep right": 1, "sidestep left": -1}
 MEASURES: Mapping[str, Measure] = {
-    "turn": Measure(
-        title="right_stick_x ±1: median turn a step",
-        signs={"right": 1, "left": -1},
-        estimate=partial(_median_step, yaw_between),
-        unit="deg",
-        least=6.75,
-        most=11.25,
-        right=0.95,
-    ),
-    "look": Measure(
-        title="right_stick_y ±1: median look a step",
-        signs={"up": 1, "down": -1},
-        estimate=partial(_median_step, pitch_between),
-        unit="deg",
-        least=3.375,
-        most=5.625,
-        right=0.95,
-    ),
-    "sidestep": Measure(
-        title="left_stick_x ±1: median step sideways",
-        signs={"sidestep right": 1, "sidestep left": -1},
-        estimate=_sidestep,
-        unit="of camera height",
-        least=0.1,
-    ),
-    "forward": Measure(
-        title="forward: median growth of the scene",
-        signs={"forward": 1},
-        estimate=_growth,
-        unit="x",
-        least=1.0,
-    ),
-    "jump": Measure(
-        title="button_A: median rise of the camera",
-        signs={"jump": 1},
-        estimate=_rise,
-        unit="x",
-        least=1.2,
-    ),
-    "shoot": Measure(
-        title="trigger_RT: median change of the player's body",
-        signs={"shoot": 1},
-        estimate=_flash,
-        unit="grey levels",
-        least=8.0,
-    ),
+    "turn": Measure("right_stick_x ±1: median turn a step", {"right": 1, "left": -1}, _TURN, "deg", 6.75, 11.25, 0.95),
+    "look": Measure("right_stick_y ±1: median look a step", {"up": 1, "down": -1}, _LOOK, "deg", 3.375, 5.625, 0.95),
+    "sidestep": Measure("left_stick_x ±1: median step sideways", _STEP, _sidestep, "of camera height", 0.1),
+    "forward": Measure("forward: median growth of the scene", {"forward": 1}, _growth, "x", 1.0),
+    "jump": Measure("button_A: median rise of the camera", {"jump": 1}, _rise, "x", 1.2),
+    "shoot": Measure("trigger_RT: median change of the player's body", {"shoot": 1}, _flash, "grey levels", 8.0),
 }
 """Measures by name. A bar is half to a third of the median in the real game, see docs/evaluation.md."""
 
 
-def is_arena(run: EvaluationContext) -> bool:
-    """Return True if all test episodes are of the arena."""
+def _is_arena(run: EvaluationContext) -> bool:
     return {episode.meta.get("game", "arena") for episode in run.test} == {"arena"}
 
 
 def evaluate(run: EvaluationContext) -> None:
     """Measure control of the arena; camera and speeds of other games are unknown."""
-    if not is_arena(run):
+    if not _is_arena(run):
         return
     s = run.settings
     segments = run.segments(s.control_segments, s.control_steps)
@@ -182,8 +144,7 @@ def evaluate(run: EvaluationContext) -> None:
     game = None
     if s.game_segments:
         some = segments[:: max(1, len(segments) // s.game_segments)][: s.game_segments]
-        # Only a baseline: without it all other rows are still worth having.
-        with suppress(MissingExtraError, GameError, ConfigError):
+        with suppress(*_NO_GAME):
             game = measure_game_control(run.dataset, some, steps=s.control_steps, progress=run.progress)
     run.rows += control_rows(dream, estimator, game)
     run.curves["control"] = {"dream": dream.to_json(), "game": None if game is None else game.to_json()}
@@ -222,15 +183,12 @@ def held_state(name: str) -> NDArray[np.float32]:
 
 def effects(frames: Mapping[str, Frames], episodes_M: NDArray[np.int64], measures: Sequence[str]) -> ControlMetrics:
     """Estimate the effects from pictures [M, 1 + S, H, W, 3] by name of the input; the first is the last seen."""
-    rest, chosen = frames["rest"], {name: MEASURES[name] for name in measures}
-    return ControlMetrics(
-        held_MK={
-            name: np.stack([sign * one.estimate(frames[held], rest) for held, sign in one.signs.items()], axis=1)
-            for name, one in chosen.items()
-        },
-        rest_M={name: one.estimate(frames.get(AGAIN, rest), rest) for name, one in chosen.items()},
-        episodes_M=episodes_M,
-    )
+    rest, held_MK, rest_M = frames["rest"], {}, {}
+    for name in measures:
+        one = MEASURES[name]
+        held_MK[name] = np.stack([sign * one.estimate(frames[held], rest) for held, sign in one.signs.items()], axis=1)
+        rest_M[name] = one.estimate(frames.get(AGAIN, rest), rest)
+    return ControlMetrics(held_MK=held_MK, rest_M=rest_M, episodes_M=episodes_M)
 
 
 def evaluate_estimator(
@@ -241,20 +199,19 @@ def evaluate_estimator(
     Draws up to `count` steps that turn by more than 2 degrees, without dead ones. Returns arrays with one value per
     step: `error` (absolute, degrees), `right` (1 if the direction is right) and `episodes`.
     """
-    unknown = {name: np.zeros(0) for name in ("error", "right", "episodes")}
-    if not {"dead", "yaw"} <= set(dataset.state_columns):
-        return unknown
-    yaw = dataset.column("yaw")
-    alive = alive_episodes(dataset, episodes)
-    rows = np.concatenate([np.arange(span.start, span.start + span.length - 1) for span in alive])
-    truth = (yaw[rows + 1] - yaw[rows] + 180) % 360 - 180
-    rows, truth = rows[np.abs(truth) > 2], truth[np.abs(truth) > 2]
+    rows = np.zeros(0, np.int64)
+    if {"dead", "yaw"} <= set(dataset.state_columns):
+        yaw, alive = dataset.column("yaw"), alive_episodes(dataset, episodes)
+        rows = np.concatenate([np.arange(span.start, span.start + span.length - 1) for span in alive])
+        truth = (yaw[rows + 1] - yaw[rows] + 180) % 360 - 180
+        rows, truth = rows[np.abs(truth) > 2], truth[np.abs(truth) > 2]
     if not len(rows):
-        return unknown
+        return {name: np.zeros(0) for name in ("error", "right", "episodes")}
     drawn = np.sort(np.random.default_rng(seed).permutation(len(rows))[:count])
     rows, truth = rows[drawn], truth[drawn]
+    pictures = dataset.frames_FHWC
     parts = np.split(rows, range(16, len(rows), 16))  # bounds the pictures in memory
-    seen = np.concatenate([yaw_between(dataset.frames_FHWC[p], dataset.frames_FHWC[p + 1]) for p in parts])
+    seen = np.concatenate([camera_motion.yaw_between(pictures[part], pictures[part + 1]) for part in parts])
     right = (np.sign(seen) == np.sign(truth)).astype(np.float64)
     return {"error": np.abs(seen - truth), "right": right, "episodes": episodes_of(dataset, rows)}
 
@@ -278,10 +235,8 @@ def control_rows(
         rows.append(row(one.title, held_MK, one.unit, beside, f"{bar}, > rest by 2 SE", passed, statistic=np.median))
         title = one.title.split(":")[0] + (": direction right" if pair else ": more than at rest")
         rows.append(row(title, right_MK, "%", chance, f">= {100 * one.right:g} %", right >= one.right))
-    error_P, episodes_P = estimator["error"], estimator["episodes"]
-    title = "yaw estimator, median error on real turns"
-    rows.append(row(title, error_P, "deg", episodes_M=episodes_P, statistic=np.median))
-    return rows
+    title, episodes_P = "yaw estimator, median error on real turns", estimator["episodes"]
+    return [*rows, row(title, estimator["error"], "deg", episodes_M=episodes_P, statistic=np.median)]
 
 
 def measure_control(
@@ -292,10 +247,7 @@ def measure_control(
     progress: Progress = lambda _: None,
     measures: Sequence[str] = tuple(MEASURES),
 ) -> ControlMetrics:
-    """Hold every input of the measures from every segment, in generated frames.
-
-    Rollout i has the seed `settings.seed + i`, but for `AGAIN`.
-    """
+    """Hold every input of the measures from every segment, in generated frames; `AGAIN` has seeds of its own."""
     prompts = with_codes(engine.model, [segment.prompt(dataset) for segment in segments])
     last = reconstruct(engine.model, frames_after(dataset, segments, 0), settings.batch)
     frames = {}
@@ -319,20 +271,20 @@ def measure_game_control(
 
     Returns the metrics of the segments without a death; None when there is none, or for another game.
     """
-    segments = [s for s in segments if _episode(dataset, s).meta.get("game") == "arena"]
     inputs = _inputs_of(tuple(MEASURES))
-    actions = np.stack([np.tile(encode_named(held_state(name)), (steps, 1)) for name in inputs])
-    trials, alive = [], []
+    actions = [np.tile(encode_named(held_state(name)), (steps, 1)) for name in inputs]
+    kept, trials = [], []
     for segment in segments:
-        played = [play_from(dataset, segment, held) for held in actions]
-        trials.append([frames for frames, _ in played])
-        alive.append(all(well for _, well in played))
-        progress("control, real game")
-    segments = list(itertools.compress(segments, alive))
-    if not segments:
+        if _episode(dataset, segment).meta.get("game") == "arena":
+            frames, alive = zip(*(play_from(dataset, segment, held) for held in actions), strict=True)
+            if all(alive):
+                kept.append(segment)
+                trials.append(frames)
+            progress("control, real game")
+    if not kept:
         return None
-    frames = np.stack(list(itertools.compress(trials, alive)), axis=1)
-    return effects(dict(zip(inputs, frames, strict=True)), segment_episodes(dataset, segments), tuple(MEASURES))
+    by_input = dict(zip(inputs, np.stack([np.stack(one) for one in trials], axis=1), strict=True))
+    return effects(by_input, segment_episodes(dataset, kept), tuple(MEASURES))
 
 
 def play_from(dataset: FrameDataset, segment: Segment, actions_SA: NDArray[np.uint8]) -> tuple[Frames, bool]:
@@ -355,3 +307,46 @@ def play_from(dataset: FrameDataset, segment: Segment, actions_SA: NDArray[np.ui
 
 def _episode(dataset: FrameDataset, segment: Segment) -> EpisodeSlice:
     return dataset.spans[int(segment_episodes(dataset, [segment])[0]) - 1]
+
+
+def evaluate_revisit(run: EvaluationContext) -> None:
+    """Measure the return to the view of the start in the arena; the turning speed of other games is unknown."""
+    s = run.settings
+    if not s.revisit_segments or not _is_arena(run):
+        return
+    # From a player at rest: momentum would lead away from the start.
+    segments = static_segments(run.dataset, run.segments(CANDIDATES * s.revisit_segments, 1), s.revisit_segments)
+    prompts = with_codes(run.model, [segment.prompt(run.dataset) for segment in segments])
+    start = frames_after(run.dataset, segments, 0)
+    again, episodes_M = reconstruct(run.model, start, s.batch), segment_episodes(run.dataset, segments)
+    for name, path in PATHS.items():
+        actions, real = np.stack([encode_named(held_state(held)) for held in path]), list[float]()
+        frames = rollout_frames(run.engine, prompts, [actions] * len(prompts), s)
+        run.progress(f"revisit, {name}")
+        with suppress(*_NO_GAME):
+            for segment in segments[: s.game_segments]:
+                seen, alive = play_from(run.dataset, segment, actions)
+                real += [float(psnr(seen[-1:], seen[:1], PSNR_CAP)[0])] if alive else []
+                run.progress(f"revisit, {name}, real game")
+        run.rows.append(revisit_row(f"{name} ({len(path)} steps)", start, again, frames, real, episodes_M))
+    run.counts["revisit_segments"] = len(segments)
+
+
+def revisit_row(
+    name: str, start: Frames, again: Frames, frames: Frames, real: Sequence[float], episodes_M: NDArray[np.int64]
+) -> Row:
+    """Return the report row of a path.
+
+    `start` and `again` are the frames before it and their reconstructions, uint8 [M, H, W, 3], `frames` the generated
+    ones, uint8 [M, S, H, W, 3]. `real` has the PSNR of the same path in the real game.
+
+    A frozen frame and a mean frame are the same at the end and halfway, so they miss the bar.
+    """
+    another = np.roll(start, len(start) // 2, axis=0)
+    seen = (frames[:, -1], frames[:, frames.shape[1] // 2 - 1], another, again)
+    end_M, halfway_M, another_M, again_M = (psnr(x, start, PSNR_CAP).double().numpy() for x in seen)
+    beside = {"halfway": halfway_M.mean(), "another segment": another_M.mean(), "tokenizer": again_M.mean()}
+    beside |= {"real game": np.mean(real)} if real else {}
+    passed = all(is_significant(end_M - other_M, episodes_M) for other_M in (halfway_M, another_M))
+    title, bar = f"PSNR of the start after {name}", "> halfway, > another, by 2 SE"
+    return Row.of("revisit", title, end_M, "dB", beside, bar, passed, episodes_M=episodes_M)

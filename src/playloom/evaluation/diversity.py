@@ -10,6 +10,7 @@ inputs, N actions, R recorded actions.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,11 +26,12 @@ from playloom.evaluation.segments import (
     Progress,
     Segment,
     alive_episodes,
+    rollout_requests,
     run_batches,
     segment_episodes,
 )
 from playloom.inference.engine import Engine
-from playloom.inference.types import GenerationRequest, Mode
+from playloom.inference.types import Mode
 
 REPEATS = 10
 """Pairs of sub-samples per distance."""
@@ -91,20 +93,14 @@ def measure_diversity(
     seed, steps, episodes_M = settings.seed, settings.diversity_steps, segment_episodes(dataset, segments)
     recorded = np.stack([segment.future_actions(dataset, steps) for segment in segments])
     last = np.stack([dataset.actions_FA[segment.row - 1] for segment in segments])
+    given = rollout_requests([segment.prompt(dataset) for segment in segments], list(recorded), settings)
+    shown = [segment.future_frames(dataset, steps) for segment in segments]
     kinds = {}
     for name, mode in DREAMS.items():
         kinds[name] = np.empty_like(recorded)
-        requests = [
-            GenerationRequest(
-                prompt=segment.prompt(dataset),
-                mode=mode,
-                steps=steps,
-                frames_SHWC=segment.future_frames(dataset, steps) if mode == "policy" else None,
-                sampling=settings.sampling,
-                seed=seed + index,
-            )
-            for index, segment in enumerate(segments)
-        ]
+        frames: Sequence[NDArray[np.uint8] | None] = shown if mode == "policy" else [None] * len(shown)
+        pairs = zip(given, frames, strict=True)
+        requests = [dataclasses.replace(one, mode=mode, actions_SA=None, frames_SHWC=seen) for one, seen in pairs]
         for rows, step, results in run_batches(engine, requests, settings.batch):
             kinds[name][rows, step] = [result.action_A for result in results]
             progress(f"diversity, {name}")
@@ -155,12 +151,8 @@ def action_spread(
     def apart(some_MSA: Actions) -> NDArray[np.float64]:
         return marginal_distances(some_MSA.reshape(-1, ACTION_SLOTS), reference_RA)
 
-    distances = [distance(actions_MSA) for _ in range(REPEATS)]
-    spread = {
-        "distance": float(np.mean(distances)),
-        "inputs_apart": apart(actions_MSA),
-        "steps_that_change": changes,
-    }
+    mean = float(np.mean([distance(actions_MSA) for _ in range(REPEATS)]))
+    spread = {"distance": mean, "inputs_apart": apart(actions_MSA), "steps_that_change": changes}
     if episodes_M is not None:
         errors = [standard_error(actions_MSA, episodes_M, one) for one in (distance, lambda x: float(apart(x).sum()))]
         spread["errors"] = [*errors, standard_error(changed_M, episodes_M)]
@@ -169,25 +161,22 @@ def action_spread(
 
 def diversity_rows(result: Mapping[str, Any]) -> list[Row]:
     """Return the report rows: joint distance, distance of each input, and changes per step."""
-    kinds = result["kinds"]
+    kinds, count, rows = result["kinds"], result["actions"], []
     metrics = {
         "distance to recorded actions": ("", {kind: one["distance"] for kind, one in kinds.items()}),
         "the same, inputs apart, summed": ("", {kind: float(one["inputs_apart"].sum()) for kind, one in kinds.items()}),
         "steps that change an input": ("%", {kind: one["steps_that_change"] for kind, one in kinds.items()}),
     }
-    rows = []
     for mode in DREAMS:
         for (name, (unit, values)), error in zip(metrics.items(), kinds[mode]["errors"], strict=True):
             beside = {kind: value for kind, value in values.items() if kind not in DREAMS}
-            row = Row("diversity", f"{name}, {mode}", values[mode], unit, beside, count=result["actions"], error=error)
-            rows.append(row)
+            rows.append(Row("diversity", f"{name}, {mode}", values[mode], unit, beside, count=count, error=error))
     return rows
 
 
 def _reference(
     dataset: FrameDataset, episodes: Sequence[EpisodeSlice], segments: Sequence[Segment], steps: int
 ) -> Actions:
-    """Recorded actions outside the segments' futures, without dead steps, uint8 [R, 16]."""
     free = np.zeros(len(dataset), bool)
     for episode in alive_episodes(dataset, episodes):
         free[episode.rows] = True

@@ -16,14 +16,20 @@ from numpy.typing import NDArray
 
 from playloom.evaluation.report import MOTION_TOLERANCE, TOLERANCE, Row
 from playloom.evaluation.rollout import motion
-from playloom.evaluation.segments import EvaluationContext, Segment, rollout_batches, segment_episodes
+from playloom.evaluation.segments import (
+    EvaluationContext,
+    Segment,
+    episodes_of,
+    frames_after,
+    rollout_batches,
+    segment_episodes,
+)
 from playloom.models.tokenizer.metrics import sharpness
 from playloom.models.tokenizer.quantizer import codebook_use
 
 STRETCHES = 10
 """Stretches of a dream."""
-_EVERY = 5
-"""Steps from one measured frame to the next."""
+_EVERY = 5  # steps from one measured frame to the next
 MOTION = "motion, dream over real"
 DISTANCE = "distance to the nearest recorded codes"
 RECORDED = "recorded distance"
@@ -36,7 +42,7 @@ def evaluate(run: EvaluationContext) -> None:
     if not s.drift_dreams:
         return
     length = max(2, s.drift_steps // STRETCHES)
-    recorded = recorded_stretches(run, length)
+    recorded = _recorded(run, length)
     if recorded is None:
         return  # the test episodes are too short
     segments = run.segments(s.drift_dreams, 1)
@@ -57,37 +63,34 @@ class Stretches:
     episodes_M: NDArray[np.int64]
 
 
-def recorded_stretches(run: EvaluationContext, length: int) -> Stretches | None:
-    """Cut the encoded recordings into stretches; None if every one is shorter than `length`."""
-    found = []
+def _recorded(run: EvaluationContext, length: int) -> Stretches | None:
+    """Stretches of the encoded recordings; None if every one is shorter than `length`."""
+    sharp, moved, codes, starts = [], [], [], []
+    picked = np.arange(_EVERY - 1, length, _EVERY) if length >= _EVERY else np.arange(1, length)
     for span, codes_TN in run.encoded:
         for first in range(0, span.length - length + 1, length):
-            frames = run.dataset.frames_FHWC[span.start + first : span.start + first + length]
-            picked = np.arange(_EVERY - 1, length, _EVERY) if length >= _EVERY else np.arange(1, length)
-            now, before = np.array(frames[picked]), np.array(frames[picked - 1])
-            segment = Segment(row=span.start + first, past=1)
-            found.append((sharpness(now).mean(), motion(before, now).mean(), codes_TN[first : first + length], segment))
-    if not found:
+            rows = span.start + first + picked
+            now, before = run.dataset.frames_FHWC[rows], run.dataset.frames_FHWC[rows - 1]
+            sharp.append([sharpness(now).mean()])
+            moved.append([motion(before, now).mean()])
+            codes.append(codes_TN[None, first : first + length])
+            starts.append(span.start + first)
+    if not starts:
         return None
-    sharp, moved, codes, segments = zip(*found, strict=True)
-    return Stretches(
-        sharpness_MD=np.array(sharp)[:, None],
-        motion_MD=np.array(moved)[:, None],
-        codes_MDTN=np.stack(codes)[:, None],
-        episodes_M=segment_episodes(run.dataset, segments),
-    )
+    episodes_M = episodes_of(run.dataset, starts)
+    parts = {"sharpness_MD": np.array(sharp), "motion_MD": np.array(moved), "codes_MDTN": np.array(codes)}
+    return Stretches(**parts, episodes_M=episodes_M)
 
 
 def _dream(run: EvaluationContext, segments: list[Segment], length: int) -> Stretches:
     """Long dreams under the recorded inputs of the segment's episode, from the segment on, over and over."""
     dataset, steps, actions = run.dataset, STRETCHES * length, []
-    for segment, episode in zip(segments, segment_episodes(dataset, segments), strict=True):
+    episodes_M, shape = segment_episodes(dataset, segments), (len(segments), STRETCHES, length)
+    for segment, episode in zip(segments, episodes_M, strict=True):
         span = dataset.spans[episode - 1]
         played = np.roll(dataset.actions_FA[span.rows], span.start - segment.row, axis=0)
         actions.append(np.resize(played, (steps, played.shape[1])))
-    prompts = [segment.prompt(dataset) for segment in segments]
-    before = np.stack([prompt.frames_THWC[-1] for prompt in prompts])
-    shape = (len(segments), STRETCHES, length)
+    prompts, before = [segment.prompt(dataset) for segment in segments], frames_after(dataset, segments, 0)
     values = np.full((2, len(segments), steps), np.nan)
     codes = np.empty((len(segments), steps, run.engine.layout.image_slots), np.int64)
     for rows, index, frames, codes_BN in rollout_batches(run.engine, prompts, actions, run.settings):
@@ -97,12 +100,8 @@ def _dream(run: EvaluationContext, segments: list[Segment], length: int) -> Stre
         before[rows] = frames
         run.progress("drift")
     sharp, moved = np.nanmean(values.reshape(2, *shape), axis=-1)
-    return Stretches(
-        sharpness_MD=sharp,
-        motion_MD=moved,
-        codes_MDTN=codes.reshape(*shape, -1),
-        episodes_M=segment_episodes(dataset, segments),
-    )
+    codes_MDTN = codes.reshape(*shape, -1)
+    return Stretches(sharpness_MD=sharp, motion_MD=moved, codes_MDTN=codes_MDTN, episodes_M=episodes_M)
 
 
 def drift_metrics(dreams: Stretches, recorded: Stretches, codebook_size: int) -> dict[str, NDArray[np.float64]]:

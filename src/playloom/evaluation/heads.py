@@ -12,11 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from playloom.data.labels import labelled_spans, step_labels
+from playloom.data.sampler import labelled_spans, step_labels
 from playloom.evaluation.report import Row, is_significant
-from playloom.evaluation.segments import EvaluationContext, encode, episodes_of, run_batches, segment_episodes
+from playloom.evaluation.segments import (
+    EvaluationContext,
+    encode,
+    episodes_of,
+    rollout_requests,
+    run_batches,
+    segment_episodes,
+)
 from playloom.inference.features import recorded_features
-from playloom.inference.types import GenerationRequest
 from playloom.models.heads import HeadsConfig, StepPrediction
 
 LEAST_POLICIES = 3
@@ -51,23 +57,22 @@ def head_rows(
     rows = []
     if config.termination and "terminated" in labels:
         known_M = ~np.isnan(labels["terminated"])
-        ended_M = np.array([one.termination for one in predictions])[known_M]
-        both_M2, clusters_M = np.stack([ended_M, labels["terminated"][known_M]], axis=1), episodes_M[known_M]
-        chance = {"chance": 0.5}
-        area = Row.of("heads", "AUROC of termination", both_M2, "", chance, episodes_M=clusters_M, statistic=auroc)
-        passed = bool(area.value - 0.5 > 2 * area.error)
-        rows.append(dataclasses.replace(area, bar="> chance + 2 SE", passed=passed))
+        ended_M = np.array([one.termination for one in predictions])
+        both_M2 = np.stack([ended_M, labels["terminated"]], axis=1)[known_M]
+        row = partial(Row.of, "heads", episodes_M=episodes_M[known_M])
+        area = row("AUROC of termination", both_M2, "", {"chance": 0.5}, statistic=auroc)
+        rows.append(dataclasses.replace(area, bar="> chance + 2 SE", passed=bool(area.value - 0.5 > 2 * area.error)))
         rate = {"recorded": float(both_M2[:, 1].mean())}
-        rows.append(Row.of("heads", "mean probability of termination", ended_M, "%", rate, episodes_M=clusters_M))
+        rows.append(row("mean probability of termination", both_M2[:, 0], "%", rate))
     for name, values_M in predicted.items():
         if name not in labels or np.isnan(labels[name]).all():
             continue
         known_M = ~np.isnan(labels[name])
         real_M, clusters_M = labels[name][known_M].astype(np.float64), episodes_M[known_M]
         squares_M, constant_M = (values_M[known_M] - real_M) ** 2, (real_M.mean() - real_M) ** 2
-        row = partial(Row.of, "heads", f"root mean square error of {name}", squares_M, statistic=_root_mean)
-        passed = is_significant(constant_M - squares_M, clusters_M)
-        rows.append(row("", {"constant": _root_mean(constant_M)}, "< constant", passed, episodes_M=clusters_M))
+        passed, beside = is_significant(constant_M - squares_M, clusters_M), {"constant": _root_mean(constant_M)}
+        row = partial(Row.of, "heads", statistic=_root_mean, episodes_M=clusters_M)
+        rows.append(row(f"root mean square error of {name}", squares_M, "", beside, "< constant", passed))
     return rows
 
 
@@ -76,14 +81,13 @@ def auroc(values_M2: NDArray[np.float64]) -> float:
 
     Ties count half (Hanley and McNeil 1982). NaN where one class is missing.
     """
-    from scipy.stats import rankdata
+    from scipy.stats import mannwhitneyu
 
     scores_M, positive_M = values_M2[:, 0], values_M2[:, 1] > 0
-    positives, negatives = int(positive_M.sum()), int((~positive_M).sum())
-    if not positives or not negatives:
+    if positive_M.all() or not positive_M.any():
         return float("nan")
-    ranks = rankdata(scores_M)[positive_M].sum() - positives * (positives + 1) / 2
-    return float(ranks / (positives * negatives))
+    pairs = positive_M.sum() * (~positive_M).sum()
+    return float(mannwhitneyu(scores_M[positive_M], scores_M[~positive_M], method="asymptotic").statistic / pairs)
 
 
 def rank_correlation(values_M3: NDArray[np.float64]) -> float:
@@ -105,7 +109,6 @@ def _root_mean(squares_M: NDArray[np.float64]) -> float:
 
 
 def _predictions(run: EvaluationContext) -> tuple[NDArray[np.int64], list[StepPrediction]]:
-    """Rows and predictions of all steps of the test episodes that may have labels."""
     model, heads = run.model, run.model.heads
     assert heads is not None
     codes_FN = np.zeros((len(run.dataset), model.config.layout.image_slots), np.int64)
@@ -123,7 +126,6 @@ def _predictions(run: EvaluationContext) -> tuple[NDArray[np.int64], list[StepPr
 
 
 def _return_rows(run: EvaluationContext, reward_F: NDArray[np.float32]) -> list[Row]:
-    """Dreams from test segments under the recorded actions of each policy, against the recorded rewards."""
     s, dataset = run.settings, run.dataset
     segments = run.segments(s.return_segments, s.return_steps)
     episodes_M = segment_episodes(dataset, segments)
@@ -131,16 +133,8 @@ def _return_rows(run: EvaluationContext, reward_F: NDArray[np.float32]) -> list[
     policies = sorted({*styles})
     if len(policies) < LEAST_POLICIES:
         return []
-    requests = [
-        GenerationRequest(
-            prompt=segment.prompt(dataset),
-            steps=s.return_steps,
-            actions_SA=segment.future_actions(dataset, s.return_steps),
-            sampling=s.sampling,
-            seed=s.seed + index,
-        )
-        for index, segment in enumerate(segments)
-    ]
+    prompts = [segment.prompt(dataset) for segment in segments]
+    requests = rollout_requests(prompts, [one.future_actions(dataset, s.return_steps) for one in segments], s)
     values_M3 = np.zeros((len(segments), 3))
     values_M3[:, 0] = [policies.index(style) for style in styles]
     values_M3[:, 2] = [reward_F[one.row : one.row + s.return_steps].sum() for one in segments]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from playloom.actions.codec import REST_BIN, SLOT_SIZES
 from playloom.evaluation.report import Row
-from playloom.evaluation.segments import EvaluationContext, episodes_of, segment_episodes
+from playloom.evaluation.segments import EvaluationContext, Segment, episodes_of, segment_episodes
 from playloom.models.checkpoint import WorldModel
 
 CLASSES = tuple(2 if size == 2 else 3 for size in SLOT_SIZES)
@@ -32,8 +32,7 @@ _EDGES = np.cumsum((0, *CLASSES))
 _BATCH = 64
 _WIDTH = 64
 _LEARNING_RATE = 2e-3
-_SHARE = 0.5
-"""Part of the way from the lower to the upper bound that reaches the bar."""
+_SHARE = 0.5  # part of the way from the lower to the upper bound that reaches the bar
 
 
 def evaluate(run: EvaluationContext) -> None:
@@ -41,9 +40,9 @@ def evaluate(run: EvaluationContext) -> None:
     s = run.settings
     if not s.inverse_updates or run.dreams is None:
         return
-    real = recorded_pairs(run)
+    real = _recorded_pairs(run)
     episodes = np.unique(real.episodes_P)
-    dreams = dreamed_pairs(run).of(episodes[1::2])
+    dreams = _dreamed_pairs(run, *run.dreams).of(episodes[1::2])
     train, measured = real.of(episodes[::2]), real.of(episodes[1::2])
     if not len(dreams.actions_PA):
         return  # one episode cannot both train and measure
@@ -69,8 +68,7 @@ class Pairs:
         return Pairs(**{name: values[chosen] for name, values in vars(self).items()})
 
 
-def recorded_pairs(run: EvaluationContext) -> Pairs:
-    """Return the pairs of recorded frames."""
+def _recorded_pairs(run: EvaluationContext) -> Pairs:
     rows = np.concatenate([np.arange(span.start, span.start + span.length - 1) for span, _ in run.encoded])
     return Pairs(
         before_PN=np.concatenate([codes[:-1] for _, codes in run.encoded]),
@@ -80,10 +78,8 @@ def recorded_pairs(run: EvaluationContext) -> Pairs:
     )
 
 
-def dreamed_pairs(run: EvaluationContext) -> Pairs:
-    """Return the pairs of generated frames of the long rollouts, which follow recorded inputs."""
-    assert run.dreams is not None
-    segments, codes = run.dreams
+def _dreamed_pairs(run: EvaluationContext, segments: list[Segment], codes: NDArray[np.int32]) -> Pairs:
+    """Pairs of generated frames of the long rollouts, which follow recorded inputs."""
     codes_MSN, steps = codes.astype(np.int64), codes.shape[1]
     actions = [segment.future_actions(run.dataset, steps)[1:] for segment in segments]
     return Pairs(
@@ -98,7 +94,6 @@ class InverseDynamics(nn.Module):
     """A convolutional network from the codebook vectors of two frames to the classes of all inputs."""
 
     def __init__(self, model: WorldModel) -> None:
-        """Make an untrained network for the tokenizer of a model."""
         super().__init__()
         config = model.config.tokenizer
         self.grid = (config.grid_height, config.grid_width)

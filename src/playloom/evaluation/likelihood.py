@@ -90,8 +90,7 @@ class Baseline(NamedTuple):
     """Mean conditional entropy given the value one step before, nats; NaN for image codes."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Likelihood:
+class Likelihood(NamedTuple):
     """Likelihood of windows in one decoding order."""
 
     by_window: dict[str, NDArray[np.float64]]
@@ -113,8 +112,8 @@ def windows_at(model: WorldModel, dataset: FrameDataset, segments: Sequence[Segm
     steps = segments[0].past - 2
     rows_BT = np.array([segment.row - steps for segment in segments])[:, None] + np.arange(steps + 2)
     codes = np.stack([encode(model, dataset.frames_FHWC[rows]) for rows in rows_BT[:, 1:-1]])
-    episodes_B = segment_episodes(dataset, segments)
-    return Windows(codes_BTN=codes, actions_BTA=np.array(dataset.actions_FA[rows_BT]), episodes_B=episodes_B)
+    actions, episodes_B = np.array(dataset.actions_FA[rows_BT]), segment_episodes(dataset, segments)
+    return Windows(codes_BTN=codes, actions_BTA=actions, episodes_B=episodes_B)
 
 
 @torch.inference_mode()
@@ -129,8 +128,7 @@ def likelihood(
 
     Action t of a window follows its frame t.
     """
-    names = ("image", "image_accuracy", "buttons", "buttons_accuracy", "sticks", "sticks_accuracy")
-    found = []
+    names, found = [f"{kind}{what}" for kind in ("image", "buttons", "sticks") for what in ("", "_accuracy")], []
     for first in range(0, len(codes_BTN), batch):
         part = slice(first, first + batch)
         codes, values, hidden_BTPD = hidden_states(model, codes_BTN[part], actions_BTA[part], row_delay)
@@ -233,25 +231,24 @@ def likelihood_rows(
     """Return the report rows of likelihood and alignment; `order` is the name of the order used for generation."""
     row = partial(Row.of, "likelihood", episodes_M=windows.episodes_B)
     main, bases = orders[order].by_window, baselines(windows)
-    image = bases["image"]
-    rows = [
-        row(f"image cross-entropy, {each}", one.image_B, "nats", {"marginal": image.marginal})
-        for each, one in orders.items()
-    ]
-    accuracy = {"code of the last frame": image.repeat}
+    beside, title = {"marginal": bases["image"].marginal}, "image cross-entropy"
+    rows = [row(f"{title}, {each}", one.image_B, "nats", beside) for each, one in orders.items()]
+    accuracy = {"code of the last frame": bases["image"].repeat}
     rows.append(row(f"image accuracy, {order}", main["image_accuracy"], "%", accuracy))
     for kind in ("sticks", "buttons"):
-        base = bases[kind]
-        entropies = {"marginal": base.marginal, "given the last": base.given_last}
+        entropies = {"marginal": bases[kind].marginal, "given the last": bases[kind].given_last}
+        repeat = {"repeat the last": bases[kind].repeat}
         rows.append(row(f"{kind} cross-entropy, {order}", main[kind], "nats", entropies))
-        rows.append(row(f"{kind} accuracy, {order}", main[f"{kind}_accuracy"], "%", {"repeat the last": base.repeat}))
+        rows.append(row(f"{kind} accuracy, {order}", main[f"{kind}_accuracy"], "%", repeat))
     if heldout is not None:
         other, apart = heldout
-        name, marginal = f"image cross-entropy, held out, {order}", {"marginal": baselines(apart)["image"].marginal}
-        rows.append(row(name, other.image_B, "nats", marginal, episodes_M=apart.episodes_B))
-    true = {"true actions": orders[order].means["image"]}
+        beside, name = {"marginal": baselines(apart)["image"].marginal}, f"{title}, held out, {order}"
+        rows.append(row(name, other.image_B, "nats", beside, episodes_M=apart.episodes_B))
+    gap, true = (
+        partial(Row.of, "alignment", episodes_M=windows.episodes_B),
+        {"true actions": float(main["image"].mean())},
+    )
     for name, gap_B in gaps.items():
-        passed, title = is_significant(gap_B, windows.episodes_B), f"gap with actions {name}"
-        gap = partial(Row.of, "alignment", episodes_M=windows.episodes_B)
-        rows.append(gap(title, gap_B, "nats", true, "> 2 SE", passed))
+        passed = is_significant(gap_B, windows.episodes_B)
+        rows.append(gap(f"gap with actions {name}", gap_B, "nats", true, "> 2 SE", passed))
     return rows

@@ -10,7 +10,7 @@ M segments, S steps, O objects, T frames of a prompt, H W C picture, D side of t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -46,12 +46,9 @@ PRESENT = 0.5
 CANDIDATES = 8
 """Candidates per chosen segment: the one whose pictures move least, since a pasted object stands still."""
 _BASELINES = ("another seed without it", "another object")
-_SIDES = (0.2, 0.8)
-"""Middle of the box left and right of the player's body, over picture width."""
-_LIGHT = np.array([-0.45, -0.65, 0.61])
-"""Unit vector towards the light: left, above, in front."""
-_FINE = 4
-"""Samples along each side of a pixel, for soft edges."""
+_SIDES = (0.2, 0.8)  # middle of the box left and right of the player's body, over picture width
+_LIGHT = np.array([-0.45, -0.65, 0.61])  # unit vector towards the light: left, above, in front
+_FINE = 4  # samples along each side of a pixel, for soft edges
 
 Grid = NDArray[np.float64]
 Pictures = NDArray[np.uint8]
@@ -95,11 +92,7 @@ def _shade(colour: tuple[int, int, int], light: Grid) -> Grid:
     return np.asarray(np.clip(np.array(colour, np.float64) * light[..., None], 0, 255))
 
 
-OBJECTS: dict[str, Callable[[Grid, Grid], tuple[Grid, NDArray[np.bool_]]]] = {
-    "red ball": _ball,
-    "blue crate": _crate,
-    "yellow cone": _cone,
-}
+OBJECTS = {"red ball": _ball, "blue crate": _crate, "yellow cone": _cone}
 """Objects by name: a function from coordinates in [-1, 1] (right, down) to colour and mask."""
 
 
@@ -168,9 +161,9 @@ class Template:
         The projection of the change onto the object's own: 1 for all of it, 0 for none, less for the opposite colour;
         NaN when the object itself changes nothing.
         """
-        energy = float((self.change_PC**2).sum())
         found_SPC = _change(self.box, self.inside_DD, after_SHWC, before_SHWC)
-        return np.asarray((found_SPC * self.change_PC).sum((-2, -1)) / (energy or np.nan))
+        energy = (self.change_PC**2).sum() or np.nan
+        return np.asarray((found_SPC * self.change_PC).sum((-2, -1)) / energy)
 
 
 def _change(box: Box, inside_DD: NDArray[np.bool_], after_SHWC: Pictures, before_SHWC: Pictures) -> NDArray[np.float64]:
@@ -182,12 +175,10 @@ def _change(box: Box, inside_DD: NDArray[np.bool_], after_SHWC: Pictures, before
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Edit:
-    """A prompt and its edited version."""
+    """A prompt and its version with an object in every frame, both with codes."""
 
     plain: Prompt
-    """The prompt with codes."""
     edited: Prompt
-    """The prompt with the object in every frame, with codes."""
     own: Template
     """The object, after the tokenizer."""
     other: Template
@@ -195,14 +186,10 @@ class Edit:
 
     def prompt(self, frames: int) -> Prompt:
         """Return the prompt with the object in its last `frames` frames only."""
-        first = len(self.plain.frames_THWC) - frames
-        plain_TN, edited_TN = self.plain.codes_TN, self.edited.codes_TN
-        assert plain_TN is not None and edited_TN is not None
-        return dataclasses.replace(
-            self.plain,
-            frames_THWC=np.concatenate([self.plain.frames_THWC[:first], self.edited.frames_THWC[first:]]),
-            codes_TN=np.concatenate([plain_TN[:first], edited_TN[first:]]),
-        )
+        frames_THWC, codes_TN = np.array(self.plain.frames_THWC), np.array(self.plain.codes_TN)
+        frames_THWC[-frames:] = self.edited.frames_THWC[-frames:]
+        codes_TN[-frames:] = np.array(self.edited.codes_TN)[-frames:]
+        return dataclasses.replace(self.plain, frames_THWC=frames_THWC, codes_TN=codes_TN)
 
 
 def make_edits(model: WorldModel, prompts: Sequence[Prompt], least: float) -> tuple[list[Edit], NDArray[np.float64]]:
@@ -229,7 +216,6 @@ def make_edits(model: WorldModel, prompts: Sequence[Prompt], least: float) -> tu
 
 
 def _templates(model: WorldModel, frame_HWC: Pictures, box: Box) -> tuple[list[Template], list[float]]:
-    """Each object after the tokenizer, and the share of it that the tokenizer keeps."""
     pasted = [paste(frame_HWC[None], name, box)[0] for name in OBJECTS]
     plain, *decoded = reconstruct(model, np.stack([frame_HWC, *pasted]))
     drawn = [Template.between(name, box, frame, frame_HWC) for name, frame in zip(OBJECTS, pasted, strict=True)]
@@ -241,10 +227,8 @@ def static_segments(dataset: FrameDataset, candidates: Sequence[Segment], count:
     """From each of `count` equal groups of neighbouring candidates choose the one whose pictures change least."""
     if len(candidates) <= count:
         return list(candidates)
-    changes = []
-    for segment in candidates:
-        change = np.abs(np.diff(segment.prompt(dataset).frames_THWC.astype(np.int16), axis=0))
-        changes.append(float(change.mean()) if change.size else 0.0)
+    steps = (np.abs(np.diff(one.prompt(dataset).frames_THWC.astype(np.int16), axis=0)) for one in candidates)
+    changes = [float(step.mean()) if step.size else 0.0 for step in steps]
     groups = np.array_split(np.arange(len(candidates)), count)
     return [candidates[min(group.tolist(), key=changes.__getitem__)] for group in groups]
 
@@ -277,28 +261,23 @@ def measure_persistency(
 ) -> Persistency:
     """Paste an object at every segment (see `make_edits`), generate at rest, and search for it.
 
-    Rollout i has the seed `settings.seed + i`, with the object and without. `progress` is called after every set of
-    rollouts.
+    Rollouts have the same seeds with the object and without. `progress` is called after every set of rollouts.
     """
     s, past, episodes_M = settings, segments[0].past, segment_episodes(dataset, segments)
     edits, kept = make_edits(engine.model, [segment.prompt(dataset) for segment in segments], s.persistency_kept)
-    rest = [np.tile(REST_VALUES, (s.persistency_steps, 1))] * len(edits)
+    actions = [np.tile(REST_VALUES, (s.persistency_steps, 1))] * len(edits)
 
-    def rollouts(prompts: list[Prompt], seed: int = s.seed) -> Pictures:
-        if not prompts:
-            return np.zeros((0, s.persistency_steps, 1, 1, 3), np.uint8)
-        frames = rollout_frames(engine, prompts, rest, dataclasses.replace(s, seed=seed))
+    def rollouts(prompts: list[Prompt], seed: int = s.seed) -> Sequence[Pictures]:
+        frames = [*rollout_frames(engine, prompts, actions, dataclasses.replace(s, seed=seed))] if prompts else []
         progress("persistency")
         return frames
 
-    plain = [edit.plain for edit in edits]
-    without, another = rollouts(plain), rollouts(plain, s.seed + len(plain))
-
-    def shares(templates: list[Template], frames: Pictures) -> NDArray[np.float64]:
+    def shares(templates: list[Template], frames: Sequence[Pictures]) -> Grid:
         found = [template.share(*pair) for template, *pair in zip(templates, frames, without, strict=True)]
         return np.array(found).reshape(-1, s.persistency_steps)
 
-    own, other = [edit.own for edit in edits], [edit.other for edit in edits]
+    plain, own, other = ([getattr(edit, name) for edit in edits] for name in ("plain", "own", "other"))
+    without, another = rollouts(plain), rollouts(plain, s.seed + len(plain))
     frames = {n: rollouts([edit.prompt(n) for edit in edits]) for n in sorted({min(n, past) for n in EDITS})}
     return Persistency(
         present_MS={n: shares(own, pictures) for n, pictures in frames.items()},
@@ -351,5 +330,4 @@ def _by_step(shares_MS: Grid, episodes_M: NDArray[np.int64]) -> dict[str, object
 
 
 def _mean(values_M: Grid) -> Grid:
-    """Mean over the segments; NaN without any."""
     return np.asarray(values_M.mean(0)) if len(values_M) else np.full(values_M.shape[1:], np.nan)

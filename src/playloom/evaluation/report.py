@@ -31,6 +31,11 @@ Statistic = Callable[[NDArray[Any]], float]
 """Computes a figure from the values of any number of segments, [M, ...]."""
 
 
+def _ratio_of_means(values_M2: NDArray[np.float64]) -> float:
+    over, under = values_M2.mean(0)
+    return float(over / (under or np.nan))
+
+
 @dataclass(frozen=True)
 class Row:
     """One metric with its baselines and target."""
@@ -83,14 +88,12 @@ class Row:
         *,
         episodes_M: NDArray[np.int64] | None = None,
         tolerance: float = TOLERANCE,
-        statistic: Statistic | None = None,
+        statistic: Statistic = _ratio_of_means,
     ) -> Row:
         """Return the row of a ratio, by default of two means, generated over recorded; the bar is 1 ± `tolerance`."""
-        statistic = statistic or ratio_of_means
-        value = statistic(np.asarray(values_M2))
+        row = cls.of(part, name, values_M2, "%", baselines, episodes_M=episodes_M, statistic=statistic)
         bar = f"{100 * (1 - tolerance):.0f} to {100 * (1 + tolerance):.0f} %"
-        passed = bool(abs(value - 1) <= tolerance)
-        return cls.of(part, name, values_M2, "%", baselines, bar, passed, episodes_M=episodes_M, statistic=statistic)
+        return dataclasses.replace(row, bar=bar, passed=bool(abs(row.value - 1) <= tolerance))
 
     def cells(self) -> tuple[str, ...]:
         """Return the six cells of a table row."""
@@ -118,12 +121,6 @@ class Report:
     def write(self, path: Path) -> None:
         """Write the JSON form atomically."""
         write_json(path, self.to_json())
-
-
-def ratio_of_means(values_M2: NDArray[np.float64]) -> float:
-    """Return the mean of the first column over that of the second; NaN where that is 0."""
-    over, under = values_M2.mean(0)
-    return float(over / (under or np.nan))
 
 
 def is_significant(values_M: NDArray[np.float64], episodes_M: NDArray[np.int64] | None = None) -> bool:

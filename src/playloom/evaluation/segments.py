@@ -147,19 +147,25 @@ def run_batches(
             yield slice(first, first + len(results)), results[0].index, results
 
 
-def rollout_batches(
-    engine: Engine, prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]], settings: EvaluationSettings
-) -> Iterator[tuple[slice, int, NDArray[np.uint8], NDArray[np.int64]]]:
-    """Generate from every prompt under its actions, uint8 [S, 16] each; rollout i has the seed `settings.seed + i`.
-
-    Yields the indices of a batch's rollouts, the step from 0, frames, uint8 [B, H, W, 3], and codes, int64 [B, N].
-    """
+def rollout_requests(
+    prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]], settings: EvaluationSettings
+) -> list[GenerationRequest]:
+    """Return requests to generate from prompts under actions, uint8 [S, 16]; number i has the seed of settings + i."""
     sampling, seed = settings.sampling, settings.seed
-    requests = [
+    return [
         GenerationRequest(prompt=prompt, steps=len(held), actions_SA=held, sampling=sampling, seed=seed + index)
         for index, (prompt, held) in enumerate(zip(prompts, actions, strict=True))
     ]
-    for rows, step, results in run_batches(engine, requests, settings.batch):
+
+
+def rollout_batches(
+    engine: Engine, prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]], settings: EvaluationSettings
+) -> Iterator[tuple[slice, int, NDArray[np.uint8], NDArray[np.int64]]]:
+    """Generate from every prompt under its actions, see `rollout_requests`.
+
+    Yields the indices of a batch's rollouts, the step from 0, frames, uint8 [B, H, W, 3], and codes, int64 [B, N].
+    """
+    for rows, step, results in run_batches(engine, rollout_requests(prompts, actions, settings), settings.batch):
         pairs = [(r.frame_HWC, r.codes_N) for r in results if r.frame_HWC is not None and r.codes_N is not None]
         frames, codes = zip(*pairs, strict=True)
         yield rows, step, np.stack(frames), np.stack(codes)
@@ -188,8 +194,12 @@ def with_codes(model: WorldModel, prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 @torch.inference_mode()
+def decode(model: WorldModel, codes_FN: NDArray[np.int64], batch: int = 16) -> NDArray[np.uint8]:
+    """Decode any number of pictures, uint8 [F, H, W, 3]."""
+    parts = [codes_FN[first : first + batch] for first in range(0, len(codes_FN), batch)]
+    return np.concatenate([model.tokenizer.decode(torch.from_numpy(part)).cpu().numpy() for part in parts])
+
+
 def reconstruct(model: WorldModel, frames_FHWC: NDArray[np.uint8], batch: int = 16) -> NDArray[np.uint8]:
     """Encode and decode pictures, uint8 [F, H, W, 3]: the upper bound of generated frames."""
-    codes_FN = torch.from_numpy(encode(model, frames_FHWC, batch))
-    parts = [codes_FN[first : first + batch] for first in range(0, len(codes_FN), batch)]
-    return np.concatenate([model.tokenizer.decode(part).cpu().numpy() for part in parts])
+    return decode(model, encode(model, frames_FHWC, batch), batch)

@@ -1,10 +1,11 @@
-"""Evaluation of one model: every part, one report."""
+"""Evaluation of one model: the test episodes, every part, one report."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,11 @@ import numpy as np
 import torch
 
 import playloom
-from playloom.data.dataset import EpisodeSlice, FrameDataset
+from playloom.data.dataset import FrameDataset
+from playloom.data.recording import build_frame_store, list_episodes, load_meta
 from playloom.device import machine
-from playloom.errors import MissingExtraError
-from playloom.evaluation import (
-    control,
-    diversity,
-    drift,
-    heads,
-    inverse_dynamics,
-    likelihood,
-    persistency,
-    reconstruction,
-    revisit,
-    rollout,
-)
+from playloom.errors import MissingExtraError, RecordingError
+from playloom.evaluation import control, diversity, drift, heads, inverse_dynamics, likelihood, persistency, rollout
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Report, rollout_plot, rollout_strip
 from playloom.evaluation.segments import EvaluationContext, Progress, rollout_frames
@@ -37,18 +28,66 @@ from playloom.models.checkpoint import WorldModel
 from playloom.provenance import Manifest
 
 PARTS: Mapping[str, Callable[[EvaluationContext], None]] = {
-    "tokenizer": reconstruction.evaluate,
+    "tokenizer": rollout.evaluate_tokenizer,
     "likelihood": likelihood.evaluate,
     "horizon": rollout.evaluate,
     "control": control.evaluate,
     "inverse dynamics": inverse_dynamics.evaluate,
     "drift": drift.evaluate,
-    "revisit": revisit.evaluate,
+    "revisit": control.evaluate_revisit,
     "diversity": diversity.evaluate,
     "persistency": persistency.evaluate,
     "heads": heads.evaluate,
 }
 """Parts in the order of the table."""
+StepsDone = Callable[[str, int, int], None]
+"""Receives a description of the work, the pieces done, and their total."""
+TEST_SEEDS = range(18, 418, 20)
+"""Seeds recorded here, twenty: all of the test split."""
+HELDOUT_SEEDS = (19, 39, 59)
+"""Seeds with the held-out arena, the held-out style, and both."""
+STEPS = 200
+"""Steps of an episode recorded here: many short ones vary more than a few long ones."""
+
+
+def open_test_set(data: Path | None, work: Path, progress: StepsDone = lambda *_: None) -> FrameDataset:
+    """Open the pictures, actions and states to evaluate on.
+
+    `data` is a frame dataset; or a folder of recordings, whose test and held-out episodes are rendered; or None to
+    record a small set (twenty test episodes and three held-out ones, of 20 s each). `work` is the folder for
+    recordings and rendered pictures; those of an earlier call are used again. Only recording and rendering need the
+    game.
+    """
+    if data is not None and (data / "index.json").is_file():
+        dataset = FrameDataset.open(data)
+        _check_test_split([episode.meta.get("split") for episode in dataset.spans], data)
+        return dataset
+    recordings = work / "recordings" if data is None else data
+    if data is None:
+        from playloom.games.recorder import plan_episode, record_plans
+
+        plans = [plan_episode(seed, STEPS) for seed in (*TEST_SEEDS, *HELDOUT_SEEDS)]
+        recording = partial(progress, "recording test episodes")
+        record_plans(recordings, plans, progress=lambda done, total, _: recording(done, total))
+    metas = {path: load_meta(path) for path in list_episodes(recordings)}
+    metas = {path: meta for path, meta in metas.items() if meta.split in ("test", "heldout")}
+    _check_test_split([meta.split for meta in metas.values()], recordings)
+    if (work / "frames" / "index.json").is_file():
+        dataset = FrameDataset.open(work / "frames")
+        if [dict(episode.meta) for episode in dataset.spans] == [dataclasses.asdict(meta) for meta in metas.values()]:
+            return dataset
+    from playloom.games.arena.env import render_episode
+
+    rendering = partial(progress, "rendering test episodes")
+    return build_frame_store(work / "frames", list(metas), render_episode, progress=rendering)
+
+
+def _check_test_split(splits: Collection[object], folder: Path) -> None:
+    if "test" not in splits:
+        raise RecordingError(
+            f"{folder} has no episode of the test split; record some with seeds 18, 38, 58 ... (every twentieth is a "
+            f"test episode: playloom record --seed 18 --hours 0.016 --out {folder}), or leave out --data"
+        )
 
 
 def require_extra() -> None:
@@ -96,30 +135,23 @@ def evaluate(
 
 
 def _metadata(run: EvaluationContext) -> dict[str, Any]:
-    s, model = run.settings, run.model
+    s, model, episodes = run.settings, run.model, dict[str, Any]()
+    for split, spans in (("test", run.test), ("heldout", run.heldout)):
+        seeds: list[Any] = sorted({span.meta.get("seed") for span in spans} - {None})
+        episodes |= {f"{split}_episodes": len(spans), f"{split}_seeds": seeds}
     return {
         "model": {
             "name": model.config.name,
             "fingerprint": model.fingerprint,
             "parameters": sum(weight.numel() for weight in model.transformer.parameters()),
         },
-        "data": {
-            "test_episodes": len(run.test),
-            "test_seeds": _seeds(run.test),
-            "heldout_episodes": len(run.heldout),
-            "heldout_seeds": _seeds(run.heldout),
-            "frames": len(run.dataset),
-        },
+        "data": {**episodes, "frames": len(run.dataset)},
         "counts": run.counts,
         "settings": dataclasses.asdict(s),
         "seed": s.seed,
         "machine": machine(model.device),
         "playloom": playloom.__version__,
     }
-
-
-def _seeds(episodes: Sequence[EpisodeSlice]) -> list[Any]:
-    return sorted({episode.meta.get("seed") for episode in episodes} - {None})
 
 
 def _draw(run: EvaluationContext, folder: Path) -> None:

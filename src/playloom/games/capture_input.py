@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
-from playloom.data.importing.names import control_name, wheel
+from playloom.data.importing.mapping import control_name, wheel
 from playloom.data.importing.resample import MOUSE, InputChange
 from playloom.errors import BadInputError, MissingExtraError, did_you_mean
 

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import REST_VALUES, Schema, check_schema
 from playloom.actions.script import Script, fit_length
 from playloom.atomic_io import ensure_writable
-from playloom.data.prompt_data import PromptData
-from playloom.data.prompts import find_prompt, list_prompts, load_prompt, prompt_folder
+from playloom.data.prompts import PromptData, find_prompt, list_prompts, load_prompt, prompt_folder
 from playloom.device import free_memory, pick_device
 from playloom.errors import BadInputError, ResourceError
 from playloom.inference.engine import Engine

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, SLOT_NAMES
 from playloom.data.dataset import FrameDataset, TokenDataset
-from playloom.data.importing.decode import Encode
+from playloom.data.importing.recordings import Encode
 from playloom.device import pick_device, set_threads
 from playloom.errors import CheckpointError
 from playloom.json_io import read_json, to_mapping, write_json

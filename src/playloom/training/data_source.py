@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from playloom.data.dataset import INDEX, FrameDataset, Progress, TokenDataset
-from playloom.data.prepare import build_frame_store, choose_edited, tokenise_recordings, tokenise_store
-from playloom.data.recording import Render, list_episodes, load_meta
+from playloom.data.recording import (
+    Render,
+    build_frame_store,
+    choose_edited,
+    list_episodes,
+    load_meta,
+    tokenise_recordings,
+    tokenise_store,
+)
 from playloom.errors import RecordingError
 from playloom.json_io import read_json
 from playloom.models.tokenizer.tokenizer import FrameTokenizer

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from playloom.data.dataset import EpisodeSlice, TokenDataset
-from playloom.data.labels import labelled_spans, step_labels
-from playloom.data.sampler import WindowSampler
+from playloom.data.sampler import WindowSampler, labelled_spans, step_labels
 from playloom.device import pick_device
 from playloom.errors import CheckpointError, ConfigError, RecordingError
 from playloom.inference.features import recorded_features
@@ -59,7 +58,7 @@ class HeadsJob:
     source: str
     """A bundled model's name, a model's folder, or the folder of a world model's run."""
     data: Path
-    """Recordings, a frame dataset or a token dataset, with labels (see `playloom.data.labels`)."""
+    """Recordings, a frame dataset or a token dataset, with labels (see `playloom.data.sampler`)."""
     out: Path
     """Folder of the run."""
     config: HeadsTrainingConfig

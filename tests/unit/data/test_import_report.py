@@ -12,8 +12,7 @@ from PIL import Image
 
 from import_toys import video_at
 from playloom.data.importing.build import import_recordings
-from playloom.data.importing.decode import ClipEncoder
-from playloom.data.importing.recordings import ImportOptions
+from playloom.data.importing.recordings import ClipEncoder, ImportOptions
 
 OPTIONS = ImportOptions(frame_size=(12, 16))
 

@@ -5,8 +5,7 @@ import pytest
 
 from playloom.actions.codec import decode_values
 from playloom.actions.controller import CONTROLS
-from playloom.data.importing.mapping import READY, read_mapping
-from playloom.data.importing.names import control_name, virtual_key
+from playloom.data.importing.mapping import READY, control_name, read_mapping, virtual_key
 from playloom.data.importing.resample import (
     PAUSED,
     InputChange,

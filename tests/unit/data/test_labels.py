@@ -5,7 +5,7 @@ import pytest
 
 from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import TokenDataset
-from playloom.data.labels import labelled_spans, step_labels
+from playloom.data.sampler import labelled_spans, step_labels
 from playloom.errors import RecordingError
 
 NAN = np.nan

@@ -9,8 +9,8 @@ from PIL import Image
 
 from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
-from playloom.data.prompt_data import PromptData
 from playloom.data.prompts import (
+    PromptData,
     find_prompt,
     list_prompts,
     load_prompt,

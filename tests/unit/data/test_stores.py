@@ -8,8 +8,15 @@ import torch
 
 from playloom.actions.codec import mirror_values
 from playloom.data.dataset import FrameDataset, TokenDataset
-from playloom.data.prepare import build_frame_store, choose_edited, tokenise_recordings, tokenise_store
-from playloom.data.recording import load_episode, load_meta, save_episode
+from playloom.data.recording import (
+    build_frame_store,
+    choose_edited,
+    load_episode,
+    load_meta,
+    save_episode,
+    tokenise_recordings,
+    tokenise_store,
+)
 from playloom.errors import RecordingError
 from playloom.models.presets import preset
 from playloom.models.tokenizer.tokenizer import FrameTokenizer

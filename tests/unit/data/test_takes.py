@@ -14,7 +14,7 @@ from playloom.data.dataset import FrameDataset
 from playloom.data.importing.build import find_recordings, import_recordings
 from playloom.data.importing.recordings import ImportOptions
 from playloom.errors import ActionError, BadInputError, RecordingError
-from playloom.evaluation.test_set import open_test_set
+from playloom.evaluation.suite import open_test_set
 from playloom.media.action_table import write_actions
 from playloom.media.clips import Clip, write_clip
 from playloom.models.checkpoint import load_model

@@ -27,14 +27,16 @@ from playloom.evaluation.likelihood import (
     measure_likelihood,
     windows_at,
 )
-from playloom.evaluation.reconstruction import draw_rows, measure_tokenizer, tokenizer_rows
 from playloom.evaluation.rollout import (
     RolloutMetrics,
     collapse_rows,
+    draw_rows,
     measure_rollout,
+    measure_tokenizer,
     motion,
     rollout_curves,
     rollout_rows,
+    tokenizer_rows,
 )
 from playloom.evaluation.segments import choose_segments, encode, frames_after, reconstruct
 from playloom.inference.engine import Engine

@@ -15,6 +15,7 @@ from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.evaluation.config import EvaluationSettings
+from playloom.evaluation.control import revisit_row
 from playloom.evaluation.drift import Stretches, drift_metrics, drift_rows
 from playloom.evaluation.inverse_dynamics import (
     Pairs,
@@ -24,16 +25,16 @@ from playloom.evaluation.inverse_dynamics import (
     macro_f1,
     train_inverse_dynamics,
 )
-from playloom.evaluation.reconstruction import TokenizerMetrics, tokenizer_rows
 from playloom.evaluation.report import Row
-from playloom.evaluation.revisit import revisit_row
 from playloom.evaluation.rollout import (
     RolloutMetrics,
+    TokenizerMetrics,
     action_rows,
     collapse_rows,
     measure_rollout,
     motion,
     rollout_rows,
+    tokenizer_rows,
 )
 from playloom.evaluation.segments import choose_segments
 from playloom.inference.types import GenerationRequest, StepResult

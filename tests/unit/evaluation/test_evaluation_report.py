@@ -31,8 +31,7 @@ from playloom.evaluation.report import (
     summary,
     table,
 )
-from playloom.evaluation.suite import evaluate
-from playloom.evaluation.test_set import open_test_set
+from playloom.evaluation.suite import evaluate, open_test_set
 from playloom.media.images import read_picture
 from playloom.models.checkpoint import save_model
 

@@ -19,21 +19,24 @@ from numpy.typing import NDArray
 from playloom.atomic_io import folder_lock
 from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress, TokenDataset
 from playloom.data.importing.clock import ClockCorrection, ClockEstimate, estimate_clock
-from playloom.data.importing.decode import ClipEncoder, DecodeJob, decode, decode_file
+from playloom.data.importing.episode_datasets import LeRobot, Minari
 from playloom.data.importing.files import reading
-from playloom.data.importing.lerobot import LeRobot
+from playloom.data.importing.game_datasets import NitroGen, OpenCs2, OpenP2p, Vpt
 from playloom.data.importing.mapping import ControlMapping, read_mapping
-from playloom.data.importing.minari import Minari
-from playloom.data.importing.nitrogen import NitroGen
-from playloom.data.importing.opencs2 import OpenCs2
-from playloom.data.importing.openp2p import OpenP2p
-from playloom.data.importing.owamcap import OwaMcap
-from playloom.data.importing.owlcontrol import OwlControl
-from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording
+from playloom.data.importing.recorders import OwaMcap, OwlControl
+from playloom.data.importing.recordings import (
+    ClipEncoder,
+    DecodeJob,
+    ImportOptions,
+    NpzClip,
+    PictureFolder,
+    Recording,
+    decode,
+    decode_file,
+)
 from playloom.data.importing.report import REPORT, write_report
 from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_runs, resample
 from playloom.data.importing.video_log import VideoLog
-from playloom.data.importing.vpt import Vpt
 from playloom.data.parallel import map_ordered
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
 
@@ -46,6 +49,9 @@ _KEPT = {9: "validation", 19: "test"}
 _REPORT_EVERY = 50
 
 
+_Decoded = tuple[list[Run], Path | PlayloomError | None]  # clips that a worker decoded, and their file or fault
+
+
 class Imported(NamedTuple):
     """Result of an import."""
 
@@ -55,8 +61,6 @@ class Imported(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """A recording with the steps that can be used."""
-
     recording: Recording
     mapping: tuple[str, ...]
     clips: list[Run]
@@ -114,42 +118,24 @@ def import_recordings(
     disk is full. When `out` holds the finished dataset of these recordings, it is opened. `progress` is called with the
     steps done and in all, `on_skip` with path and fault of each unusable recording; None: the first one is an error.
     """
-    recordings = find_recordings(folder, options)
-    build = _Build(
-        place=Path(folder),
-        out=Path(out),
-        options=options,
-        encoder=encoder,
-        parallel={"workers": workers, "cluster": cluster},
-        progress=progress or (lambda done, total: None),
-        on_skip=on_skip,
-    )
+    recordings, show = find_recordings(folder, options), progress or (lambda done, total: None)
+    parallel = {"workers": workers, "cluster": cluster}
+    build = _Build(Path(folder), Path(out), options, encoder, parallel, show, on_skip)
     found = Counter(recording.format for recording in recordings)
     build.notes.append(f"found: {', '.join(f'{name} ({count})' for name, count in sorted(found.items()))}")
-    if (build.out / INDEX).exists():
-        dataset = build.finished(recordings)
-        if report and not (build.out / REPORT).exists():
-            build.report(dataset, recordings)
-        return Imported(dataset, tuple(build.notes))
-    plans = build.plan(recordings)
-    with folder_lock(out):
-        columns = tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
-        build.notes += [f"state columns: {', '.join(columns)}"] if columns else []
-        writer = build.writer(sum(plan.steps for plan in plans), columns)
-        try:
-            writer.finish(build.fill(writer, plans, columns))
-        except StorageError:  # a full disk and Ctrl-C keep what was done
-            raise
-        except Exception:
-            writer.discard()
-            raise
+    ready = (build.out / INDEX).exists()
+    if ready:
+        build.check_finished(recordings)
+    else:
+        build.make(recordings)
     dataset = build.open()
-    if report:
-        build.report(dataset, recordings)
+    if report and not (ready and (build.out / REPORT).exists()):
+        names = {build.name(recording): recording for recording in recordings}
+        write_report(dataset, names, build.estimates, build.notes, build.skipped)
     return Imported(dataset, tuple(build.notes))
 
 
-@dataclass(kw_only=True)
+@dataclass
 class _Build:
     """The stages of `import_recordings`, with what they share."""
 
@@ -158,50 +144,54 @@ class _Build:
     options: ImportOptions
     encoder: ClipEncoder | None
     parallel: Mapping[str, Any]
-    """Arguments of `map_ordered`."""
     progress: Progress
     on_skip: Callable[[str], None] | None
     notes: list[str] = field(default_factory=list)
     mappings: dict[tuple[str, ...], ControlMapping] = field(default_factory=dict)
     estimates: dict[str, ClockEstimate] = field(default_factory=dict)
-    """Estimated clocks, by name of the recording."""
     skipped: list[str] = field(default_factory=list)
-    """Path and fault of each unusable recording."""
 
     def open(self) -> FrameDataset | TokenDataset:
-        """Open the finished dataset."""
         return FrameDataset.open(self.out) if self.encoder is None else TokenDataset.open(self.out)
 
-    def report(self, dataset: FrameDataset | TokenDataset, recordings: Sequence[Recording]) -> None:
-        """Write the data card and the report."""
-        names = {self._name(recording): recording for recording in recordings}
-        write_report(dataset, names, self.estimates, self.notes, self.skipped)
+    def make(self, recordings: Sequence[Recording]) -> None:
+        plans = self._plan(recordings)
+        with folder_lock(self.out):
+            columns = tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
+            self.notes += [f"state columns: {', '.join(columns)}"] if columns else []
+            total, encoder = sum(plan.steps for plan in plans), self.encoder
+            if encoder is None:
+                height, width = self.options.frame_size
+                writer = FrameDataset.create(self.out, total, height=height, width=width, state_columns=columns)
+            else:
+                name = encoder.fingerprint
+                writer = TokenDataset.create(
+                    self.out, total, slots=encoder.slots, tokenizer=name, state_columns=columns
+                )
+            try:
+                writer.finish(self._write(writer, plans, columns))
+            except StorageError:  # a full disk and Ctrl-C keep what was done
+                raise
+            except Exception:
+                writer.discard()
+                raise
 
-    def writer(self, total: int, columns: Sequence[str]) -> DatasetWriter:
-        """Return the writer of the dataset."""
-        if self.encoder is None:
-            height, width = self.options.frame_size
-            return FrameDataset.create(self.out, total, height=height, width=width, state_columns=columns)
-        slots, name = self.encoder.slots, self.encoder.fingerprint
-        return TokenDataset.create(self.out, total, slots=slots, tokenizer=name, state_columns=columns)
-
-    def finished(self, recordings: Sequence[Recording]) -> FrameDataset | TokenDataset:
+    def check_finished(self, recordings: Sequence[Recording]) -> None:
         """Check that a finished dataset was made of these recordings, and report those that it lacks."""
-        dataset, split = self.open(), self.options.split
-        stored, splits, settings = ({s.meta.get(key) for s in dataset.spans} for key in ("take", "split", "settings"))
-        names = {self._name(recording): recording for recording in recordings}
+        spans, split = self.open().spans, self.options.split
+        stored, splits, settings = ({span.meta.get(key) for span in spans} for key in ("take", "split", "settings"))
+        names = {self.name(recording): recording for recording in recordings}
         if not stored <= set(names) or settings != {self._settings()} or (split and splits != {split}):
             raise RecordingError(
-                f"{dataset.folder} holds a finished dataset of other takes or settings; choose another folder, or "
-                "remove it first"
+                f"{self.out} holds a finished dataset of other takes or settings; choose another folder, or remove it "
+                "first"
             )
         for name, recording in names.items():
             if name not in stored:
                 reason = f"{recording.path} is not in the finished dataset {self.out}; remove that to import the take"
                 self._skip(recording, RecordingError(reason))
-        return dataset
 
-    def plan(self, recordings: Sequence[Recording]) -> list[_Plan]:
+    def _plan(self, recordings: Sequence[Recording]) -> list[_Plan]:
         """Find the usable steps of every recording, and fit the mappings to their input."""
         plans, changes, counts = [], dict[str, None](), dict[tuple[str, ...], list[NDArray[np.float32]]]()
         for recording in recordings:
@@ -221,15 +211,14 @@ class _Build:
                 self._skip(recording, error)
                 continue
             plans.append(_Plan(recording, names, clips, clock))
-            estimate = self.estimates.get(self._name(recording))
+            estimate = self.estimates.get(self.name(recording))
             self.notes += [*recording.notes, *([f"{recording.path}: {estimate.sentence()}"] if estimate else [])]
             changes |= {f"pictures: {change}": None} if change else {}
             counts.setdefault(names, []).append(mapping.mouse_counts(input_TC))
             kept, whole = STEP * plans[-1].steps, float(recording.times_F[-1] - recording.times_F[0])
             if whole - kept > STEP:
-                self.notes.append(
-                    f"{recording.path}: kept {kept:.1f} s of {whole:.1f} s, cut where pictures or input are missing"
-                )
+                cut = f"kept {kept:.1f} s of {whole:.1f} s, cut where pictures or input are missing"
+                self.notes.append(f"{recording.path}: {cut}")
         if not plans:
             raise RecordingError(f"no recording of {self.place} can be used: {self.skipped[-1]}")
         for names, parts in counts.items():
@@ -237,10 +226,8 @@ class _Build:
             fitted = self.mappings[names] = self.mappings[names].fit(counts_TM)
             if counts_TM.any():
                 clipped = (np.abs(counts_TM) > (fitted.counts_for_full or 1)).any(axis=1).mean()
-                self.notes.append(
-                    f"mouse: {fitted.counts_for_full:g} counts in 0.1 s are full stick; {clipped:.1%} of the steps "
-                    "are clipped"
-                )
+                full = f"{fitted.counts_for_full:g} counts in 0.1 s are full stick"
+                self.notes.append(f"mouse: {full}; {clipped:.1%} of the steps are clipped")
         self.notes += changes
         return _divide(plans, self.options.split)
 
@@ -251,10 +238,10 @@ class _Build:
         wanted = self.options.estimate_clock
         if not (recording.clock_assumed if wanted is None else wanted):
             return ClockCorrection()
-        estimate = self.estimates[self._name(recording)] = estimate_clock(recording, mapping.sources, runs, input_TC)
+        estimate = self.estimates[self.name(recording)] = estimate_clock(recording, mapping.sources, runs, input_TC)
         return estimate.clock if estimate.sure else ClockCorrection()
 
-    def fill(self, writer: DatasetWriter, plans: Sequence[_Plan], columns: Sequence[str]) -> int:
+    def _write(self, writer: DatasetWriter, plans: Sequence[_Plan], columns: Sequence[str]) -> int:
         """Write the clips one after another without the unusable ones; return the number of rows."""
         row = 0
         with tempfile.TemporaryDirectory(dir=writer.folder, prefix=".rows-") as scratch:
@@ -267,20 +254,18 @@ class _Build:
                     raise
                 except PlayloomError as error:
                     self._skip(plan.recording, error)
-                    name = self._name(plan.recording)
+                    name = self.name(plan.recording)
                     row = max([row, *(span.rows.stop for span in writer.spans if span.meta["take"] == name)])
             decoded.close()
         if not row:
             raise RecordingError(f"no recording of {self.place} can be used: {self.skipped[-1]}")
         return row
 
-    def _decoded(
-        self, writer: DatasetWriter, plans: Sequence[_Plan], scratch: Path
-    ) -> Generator[tuple[list[Run], Path | PlayloomError | None], None, None]:
+    def _decoded(self, writer: DatasetWriter, plans: Sequence[_Plan], scratch: Path) -> Generator[_Decoded, None, None]:
         """For every recording the clips that workers decoded, and their file or fault; nothing without workers."""
         stored = {(span.meta["take"], span.meta["first"]) for span in writer.spans}
         todo = [
-            [clip for clip in plan.clips if (self._name(plan.recording), _first(plan, clip)) not in stored]
+            [clip for clip in plan.clips if (self.name(plan.recording), _first(plan, clip)) not in stored]
             for plan in plans
         ]
         if not any(self.parallel.values()):
@@ -292,20 +277,13 @@ class _Build:
         )
         yield from zip(todo, map_ordered(decode_file, jobs, **self.parallel), strict=True)
 
-    def _fill(
-        self,
-        writer: DatasetWriter,
-        plan: _Plan,
-        row: int,
-        columns: Sequence[str],
-        decoded: tuple[list[Run], Path | PlayloomError | None],
-    ) -> int:
+    def _fill(self, writer: DatasetWriter, plan: _Plan, row: int, columns: Sequence[str], decoded: _Decoded) -> int:
         """Write those clips of a recording that are missing, from a row on; return the row after its last clip."""
         missing = []
         for clip in plan.clips:
             meta = {
                 "game": "other",
-                "take": self._name(plan.recording),
+                "take": self.name(plan.recording),
                 "first": _first(plan, clip),
                 "split": clip.split,
                 "settings": self._settings(),
@@ -330,14 +308,8 @@ class _Build:
         return row
 
     def _rows(
-        self,
-        recording: Recording,
-        clips: list[Run],
-        decoded: tuple[list[Run], Path | PlayloomError | None],
-        row: int,
-        total: int,
+        self, recording: Recording, clips: list[Run], decoded: _Decoded, row: int, total: int
     ) -> Iterator[NDArray[Any]]:
-        """Frames or codes of clips, row by row; `row` is that of the first."""
         ready, result = decoded
         if isinstance(result, PlayloomError):
             raise result
@@ -350,12 +322,11 @@ class _Build:
             yield data
 
     def _settings(self) -> str:
-        """Digest of all that decides what a recording becomes."""
         mapping = asdict(read_mapping(self.options.mapping))
         options = {**asdict(self.options), "mapping": mapping, "split": None, "format": None}
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
 
-    def _name(self, recording: Recording) -> str:
+    def name(self, recording: Recording) -> str:
         return recording.path.relative_to(self.place).as_posix()
 
     def _skip(self, recording: Recording, error: PlayloomError) -> None:
@@ -366,7 +337,6 @@ class _Build:
 
 
 def _first(plan: _Plan, clip: Run) -> int:
-    """First step of a clip in its recording."""
     return round((clip.start - plan.clips[0].start) / STEP)
 
 
@@ -377,7 +347,6 @@ def _input(
     clock: ClockCorrection,
     columns: Sequence[str] = (),
 ) -> NDArray[np.float32]:
-    """The mapping's sources and the state columns in every step."""
     controls = (*mapping.sources, *(STATE + name for name in columns))
     return resample(clock.correct(recording.changes(controls)), runs, controls, mapping.dead_zone)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.errors import MissingExtraError, PlayloomError, RecordingError
+from playloom.media.images import read_picture
 
 Frame = tuple[float, Callable[[], NDArray[np.uint8]]]
 """Time of a picture in seconds, and a function that returns its RGB values [H, W, 3]."""
@@ -23,10 +24,8 @@ VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov")
 _BEFORE = 2e-3  # Matroska rounds times to milliseconds
 TABLE_ENDINGS = (".csv", ".jsonl", ".parquet")
 """Endings of tables that are read."""
-_WORDS = {
-    **dict.fromkeys(("down", "press", "pressed", "keydown", "key_down", "true"), 1.0),
-    **dict.fromkeys(("up", "release", "released", "keyup", "key_up", "false"), 0.0),
-}
+_DOWN = ("down", "press", "pressed", "keydown", "key_down", "true")
+_UP = ("up", "release", "released", "keyup", "key_up", "false")
 
 
 @contextmanager
@@ -77,6 +76,11 @@ def video_pictures(path: Path, *, start: float | None = None) -> Iterator[Frame]
                     yield time, partial(frame.to_ndarray, format="rgb24")
 
 
+def load_picture(source: Path | bytes) -> NDArray[np.uint8]:
+    """Return the RGB values [H, W, 3] of a picture's file."""
+    return read_picture(source).frame_HWC
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     import av
@@ -106,7 +110,8 @@ def to_number(cell: Any) -> float:
     try:
         value = float(cell)
     except (TypeError, ValueError):
-        value = _WORDS.get(str(cell).strip().lower(), math.nan)
+        word = str(cell).strip().lower()
+        value = 1.0 if word in _DOWN else 0.0 if word in _UP else math.nan
     if not math.isfinite(value):
         raise ValueError(f"got {cell!r:.40}, expected a number")
     return value
@@ -122,9 +127,8 @@ def parquet_rows(
         raise MissingExtraError.of("pyarrow", "import") from error
     chosen = compute.field(where[0]) == where[1] if where else None
     with reading(path):
-        for batch in dataset.dataset(path, format="parquet").to_batches(
-            columns=columns, filter=chosen, batch_size=1024
-        ):
+        table = dataset.dataset(path, format="parquet")
+        for batch in table.to_batches(columns=columns, filter=chosen, batch_size=1024):
             yield from batch.to_pylist()
 
 

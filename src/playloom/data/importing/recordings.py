@@ -1,29 +1,35 @@
-"""A recording as every reader gives it, and the two forms that have one row of controls a picture."""
+"""A recording as every reader gives it, how its clips are decoded, and recordings with a row of controls a picture."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
+from itertools import islice
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, Schema, decode_values, rows_to_values
 from playloom.actions.controller import CONTROLS
-from playloom.data.importing.files import Frame, video_pictures, video_times
-from playloom.data.importing.resample import PICTURE_SLACK, STEP, InputChange
-from playloom.data.prompt_data import ACTIONS_FILE, pictures_in
+from playloom.data.importing.files import Frame, load_picture, reading, video_pictures, video_times
+from playloom.data.importing.resample import PICTURE_SLACK, STEP, InputChange, Run, last_pictures
+from playloom.data.prompts import ACTIONS_FILE, pictures_in
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import read_clip, read_npz
-from playloom.media.images import ResizeMode, fit_picture, read_picture
+from playloom.media.images import ResizeMode, fit_picture
 
 Rectangle = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
+Encode = Callable[[NDArray[np.uint8]], NDArray[np.uint16]]
+"""Encodes pictures uint8 [B, H, W, 3] to codes [B, N]."""
+_BATCH = 32
+Change = tuple[float, str, float]
+"""Time, control and value of an `InputChange`, without the offset of the options."""
 SPLITS = ("train", "validation", "test")
 
 
@@ -82,10 +88,17 @@ class Recording(ABC):
     """Name of the format, for `--format`."""
     endings: ClassVar[tuple[str, ...]] = ()
     """Endings of the files that `find` looks for."""
+    parts: ClassVar[tuple[str, ...]] = ()
+    """Names of the files of a recording that is a folder, the video last; empty: it is a file."""
+    mappings: ClassVar[tuple[str, ...]] = ("wasd-mouse", "xinput")
+    """Names of the mappings that fit this format."""
 
     @classmethod
     def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
         """Return the recordings of this format in or below a folder, without hidden files."""
+        if cls.parts:
+            folders = (file.parent for file in folder.rglob(cls.parts[0]))
+            return [cls(path, options) for path in folders if all((path / name).is_file() for name in cls.parts)]
         files = (path for path in folder.rglob("*") if path.suffix.lower() in cls.endings)
         return [cls(path, options) for path in files if path.is_file() and not path.name.startswith(".")]
 
@@ -97,7 +110,7 @@ class Recording(ABC):
     @property
     def video(self) -> Path:
         """The video with the pictures."""
-        return self.path
+        return self.path / self.parts[-1] if self.parts else self.path
 
     @property
     def session(self) -> Path:
@@ -106,8 +119,8 @@ class Recording(ABC):
 
     @property
     def mapping(self) -> tuple[str, ...]:
-        """Names of the mappings that fit this format."""
-        return ("wasd-mouse", "xinput")
+        """Names of the mappings that fit this recording."""
+        return self.mappings
 
     @property
     def masks(self) -> Sequence[Rectangle]:
@@ -142,9 +155,13 @@ class Recording(ABC):
         """Read the pictures from a time in seconds on."""
         return ((time, load) for time, load in self.pictures() if time >= start - PICTURE_SLACK)
 
-    @abstractmethod
     def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
         """Read the input in order of time; other controls than these may be left out."""
+        for time, control, value in self._changes(sources):
+            yield InputChange(time + self.options.offset, control, value)
+
+    @abstractmethod
+    def _changes(self, sources: Sequence[str]) -> Iterator[Change]: ...
 
 
 def check_sources(place: Path, controls: Iterable[str], sources: Sequence[str]) -> None:
@@ -156,39 +173,74 @@ def check_sources(place: Path, controls: Iterable[str], sources: Sequence[str]) 
         )
 
 
-@dataclass(frozen=True)
-class Unreadable(Recording):
-    """Recordings whose metadata cannot be read."""
+class ClipEncoder(NamedTuple):
+    """The tokenizer of an import that stores codes."""
 
-    error: PlayloomError
+    load: Callable[[], Encode]
+    """Returns the encoder; called once in every worker, to which it is pickled."""
+    slots: int
+    """Codes of a picture: N."""
+    fingerprint: str
+    """Name of the tokenizer's weights."""
 
-    format = "unreadable"
 
-    @cached_property
-    def times_F(self) -> NDArray[np.float64]:
-        """Raise the error."""
-        raise self.error
+class DecodeJob(NamedTuple):
+    """Clips of a recording."""
 
-    def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
-        """Raise the error."""
-        raise self.error
+    recording: Recording
+    clips: Sequence[Run]
+    encoder: ClipEncoder | None
+    """None: give frames."""
+
+
+def decode(job: DecodeJob) -> Iterator[NDArray[Any]]:
+    """Give frames, uint8 [H, W, 3], or codes, uint16 [N], of every step of the clips."""
+    frames = _frames(job.recording, job.clips)
+    if job.encoder is None:
+        yield from frames
+        return
+    encode = _loaded(job.encoder)
+    while batch := list(islice(frames, _BATCH)):
+        yield from encode(np.stack(batch))
+
+
+def decode_file(job: DecodeJob, path: Path) -> Path | PlayloomError:
+    """Write the rows of `decode` into a `.npy` file; return a fault, as other recordings do not depend on it."""
+    count, target = sum(clip.steps for clip in job.clips), None
+    try:
+        with reading(job.recording.path):
+            for number, row in enumerate(decode(job)):
+                if target is None:
+                    target = np.lib.format.open_memmap(path, mode="w+", dtype=row.dtype, shape=(count, *row.shape))
+                target[number] = row
+    except PlayloomError as error:
+        return error
+    return path
+
+
+@lru_cache(maxsize=1)
+def _loaded(encoder: ClipEncoder) -> Encode:
+    return encoder.load()
+
+
+def _frames(recording: Recording, clips: Sequence[Run]) -> Iterator[NDArray[np.uint8]]:
+    load, reduced_HWC = None, np.empty(0, np.uint8)
+    for latest in last_pictures(recording.pictures(), clips) if clips else ():
+        if latest is not load:
+            load, (reduced_HWC, _) = latest, recording.options.reduce(latest(), recording.masks)
+        yield reduced_HWC
 
 
 class _Rows(Recording):
     """One row of the sixteen controls for each picture, ten a second."""
 
-    @property
-    def mapping(self) -> tuple[str, ...]:
-        """`controller`."""
-        return ("controller",)
+    mappings = ("controller",)
 
     @abstractmethod
-    def _values(self) -> NDArray[np.uint8]:
-        """Action values [T, 16]."""
+    def _values(self) -> NDArray[np.uint8]: ...
 
     @abstractmethod
-    def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]:
-        """Functions that return the T pictures."""
+    def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]: ...
 
     @cached_property
     def times_F(self) -> NDArray[np.float64]:
@@ -199,22 +251,16 @@ class _Rows(Recording):
         """Read the pictures one at a time."""
         return ((row * STEP, load) for row, load in enumerate(self._loaders()))
 
-    def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
-        """Give all controls in every row."""
+    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
         for row, values_A in enumerate(self._values()):
             for control, value in zip(CONTROLS, decode_values(values_A).tolist(), strict=True):
-                yield InputChange(row * STEP + self.options.offset, control.name.lower(), value)
+                yield row * STEP, control.name.lower(), value
 
 
 class PictureFolder(_Rows):
     """A folder of pictures with an `actions.csv`; the last picture's action may be missing and is then rest."""
 
-    format = "pictures"
-
-    @classmethod
-    def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
-        """Return all folders with an `actions.csv`."""
-        return [cls(table.parent, options) for table in folder.rglob(ACTIONS_FILE)]
+    format, parts = "pictures", (ACTIONS_FILE,)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -222,7 +268,7 @@ class PictureFolder(_Rows):
         return read_actions(self.path / ACTIONS_FILE, self.options.schema).notes
 
     def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]:
-        return (partial(_read, path) for path in pictures_in(self.path))
+        return (partial(load_picture, path) for path in pictures_in(self.path))
 
     def _values(self) -> NDArray[np.uint8]:
         table, pictures = self.path / ACTIONS_FILE, len(pictures_in(self.path))
@@ -247,7 +293,3 @@ class NpzClip(_Rows):
             return rows_to_values(read_npz(self.path, ("actions",))["actions"], "binned")
         except ActionError as error:
             raise ActionError(f"{self.path}: {error} (binned schema)") from error
-
-
-def _read(path: Path) -> NDArray[np.uint8]:
-    return read_picture(path).frame_HWC

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,24 @@ class Table(NamedTuple):
     text: str = ""
     """Sentences above the rows."""
 
+    def markdown(self) -> str:
+        """Return the section as Markdown: a list where there is one column."""
+        lines = [f"## {self.title}", "", *([_cell(self.text), ""] if self.text else [])]
+        if len(self.header) == 1:
+            lines += [f"* {_cell(row[0])}" for row in self.rows]
+        elif self.rows:
+            cells = [self.header, ["---"] * len(self.header), *([_cell(cell) for cell in row] for row in self.rows)]
+            lines += [" | ".join(("", *row, "")).strip() for row in cells]
+        return "\n".join(lines) + "\n"
+
+    def html(self) -> str:
+        """Return the section as HTML."""
+        rows = [[f"<td>{escape(cell)}</td>" for cell in row] for row in self.rows]
+        rows = [[f"<th>{escape(cell)}</th>" for cell in self.header], *rows] if any(self.header) else rows
+        lines = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+        text = f"<p>{escape(self.text)}</p>" if self.text else ""
+        return f"<h2>{escape(self.title)}</h2>{text}<table>{lines}</table>"
+
 
 def write_report(
     dataset: FrameDataset | TokenDataset,
@@ -57,64 +75,9 @@ def write_report(
     import.
     """
     name = dataset.folder.resolve().name
-    tables = _tables(dataset, recordings, estimates, notes, skipped)
-    with atomic_write(dataset.folder / CARD) as path:
-        path.write_text(f"# Data card: {_cell(name)}\n\n" + "\n".join(map(_markdown, tables)), encoding="utf-8")
-    body = "".join([*map(_html, tables[:2]), _strips(dataset), _sticks(dataset), *map(_html, tables[2:])])
-    curves = "".join(_curve(take, estimate) for take, estimate in list(estimates.items())[:_ROWS])
-    if curves:
-        body += f"<h2>Share of the motion that the input explains, by its lag</h2>{curves}"
-    with atomic_write(dataset.folder / REPORT) as path:
-        head = f'<meta charset="utf-8"><title>{escape(name)}</title><style>{_STYLE}</style>'
-        page = f'<!DOCTYPE html><html lang="en"><head>{head}</head><body><h1>Data set {escape(name)}</h1>{body}</body>'
-        path.write_text(f"{page}</html>\n", encoding="utf-8")
-
-
-def _tables(
-    dataset: FrameDataset | TokenDataset,
-    recordings: Mapping[str, Recording],
-    estimates: Mapping[str, ClockEstimate],
-    notes: Sequence[str],
-    skipped: Sequence[str],
-) -> list[Table]:
-    splits, kept = Counter[str](), Counter[str]()
-    clips = Counter(span.meta["split"] for span in dataset.spans)
-    clocks = {span.meta["take"]: ClockCorrection(*span.meta.get("clock", ())) for span in dataset.spans}
-    for span in dataset.spans:
-        splits[span.meta["split"]] += span.length
-        kept[span.meta["take"]] += span.length
-    whole = {take: _seconds(recordings[take].times_F) for take in kept}
-    coverage, situations = _coverage(dataset.actions_FA), _situations(dataset)
-    unused = [name for name, rows in _controls(coverage).items() if not rows]
-    rare = [name for name, rows in (coverage | situations).items() if 0 < rows < _RARE * len(dataset)]
-    more = f"Record more of: {', '.join(rare)}." if rare else "No control that is used, and no situation, is rare."
-    split_rows = [(name, _time(STEP * rows), str(clips[name])) for name, rows in splits.items()]
-    all_rows = coverage | situations
-    return [
-        Table("Summary", ("", ""), _summary(dataset, recordings, sum(whole.values()), unused)),
-        Table("Splits", ("split", "time", "clips"), split_rows, "Recordings of one session are in one split."),
-        Table(
-            "Coverage",
-            ("control or situation", "seconds", "share"),
-            [(key, f"{STEP * rows:.1f}", f"{rows / len(dataset):.1%}") for key, rows in all_rows.items() if rows],
-            more,
-        ),
-        Table(
-            "Recordings",
-            ("recording", "format", "kept", "of", "input moved by", "share"),
-            [
-                (
-                    take,
-                    recordings[take].format,
-                    _time(STEP * rows),
-                    _time(whole[take]),
-                    *_moved(clocks[take], estimates.get(take)),
-                )
-                for take, rows in list(kept.items())[:_ROWS]
-            ],
-            "The share of the unexplained motion that the input explains is known where a clock was estimated."
-            + (f" The first {_ROWS} of {len(kept)} are listed." if len(kept) > _ROWS else ""),
-        ),
+    measured = [_summary(dataset, recordings), *_measured(dataset), _recordings(dataset, recordings, estimates)]
+    tables = [
+        *measured,
         Table("What was found, fitted, cut and clipped", ("",), [(note,) for note in notes[:_ROWS]]),
         Table("Skipped", ("",), [(fault,) for fault in skipped[:_ROWS]], "" if skipped else "Nothing was skipped."),
         Table(
@@ -129,62 +92,95 @@ def _tables(
             "Pictures may show names and chats: mask them with --mask.",
         ),
     ]
+    sections = [table.html() for table in tables]
+    body = "".join([*sections[:2], _strips(dataset), _sticks(dataset), *sections[2:]])
+    if estimates:
+        curves = "".join(_curve(take, estimate) for take, estimate in list(estimates.items())[:_ROWS])
+        body += f"<h2>Share of the motion that the input explains, by its lag</h2>{curves}"
+    head = f'<meta charset="utf-8"><title>{escape(name)}</title><style>{_STYLE}</style>'
+    page = f'<html lang="en"><head>{head}</head><body><h1>Data set {escape(name)}</h1>{body}</body></html>'
+    card = "\n".join([f"# Data card: {_cell(name)}\n", *(table.markdown() for table in tables)])
+    for file, text in ((CARD, card), (REPORT, f"<!DOCTYPE html>{page}\n")):
+        with atomic_write(dataset.folder / file) as path:
+            path.write_text(text, encoding="utf-8")
 
 
-def _summary(
-    dataset: FrameDataset | TokenDataset, recordings: Mapping[str, Recording], seconds: float, unused: Sequence[str]
-) -> list[tuple[str, str]]:
+def _summary(dataset: FrameDataset | TokenDataset, recordings: Mapping[str, Recording]) -> Table:
     used = [recordings[take] for take in dict.fromkeys(span.meta["take"] for span in dataset.spans)]
-    same, pairs = _duplicates(dataset)
-    form = (
-        f"frames of {dataset.frames_FHWC.shape[2]} x {dataset.frames_FHWC.shape[1]} pixels"
-        if isinstance(dataset, FrameDataset)
-        else f"{dataset.tokens_FN.shape[1]} codes a frame, of the tokenizer {dataset.tokenizer}"
+    if isinstance(dataset, FrameDataset):
+        data: NDArray[Any] = dataset.frames_FHWC
+        form = f"frames of {data.shape[2]} x {data.shape[1]} pixels"
+    else:
+        data, form = (
+            dataset.tokens_FN,
+            f"{dataset.tokens_FN.shape[1]} codes a frame, of the tokenizer {dataset.tokenizer}",
+        )
+    rows = np.concatenate([np.arange(span.start, span.rows.stop - 1) for span in dataset.spans])
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(_PAIRS, len(rows))).astype(int))] if len(rows) else rows
+    same, pairs = sum(bool((data[row] == data[row + 1]).all()) for row in chosen.tolist()), len(chosen)
+    held = Counter[str]()
+    for control, count in _coverage(dataset.actions_FA).items():
+        held[control.split(" ")[0]] += count
+    mappings = [" + ".join(one.options.mapping or one.mapping) for one in used]
+    idle = float((dataset.actions_FA == REST_VALUES).all(axis=1).mean())
+    return Table(
+        "Summary",
+        ("", ""),
+        [
+            ("recordings", f"{len(used)}, of {_time(sum(map(_seconds, used)))}"),
+            ("kept", f"{_time(STEP * len(dataset))}: {len(dataset)} steps of 0.1 s in {len(dataset.spans)} clips"),
+            ("stored", form),
+            ("formats", _counts(one.format for one in used)),
+            ("mapping", _counts(mappings)),
+            ("idle", f"{idle:.1%} of the steps have all controls at rest"),
+            ("duplicated frames", f"{same} of {pairs} neighbouring pairs ({same / max(1, pairs):.1%})"),
+            ("unused controls", ", ".join(control for control, count in held.items() if not count) or "none"),
+            ("state columns", ", ".join(dataset.state_columns) or "none"),
+        ],
     )
+
+
+def _measured(dataset: FrameDataset | TokenDataset) -> list[Table]:
+    splits, clips = Counter[str](), Counter(span.meta["split"] for span in dataset.spans)
+    for span in dataset.spans:
+        splits[span.meta["split"]] += span.length
+    by_split = [(name, _time(STEP * rows), str(clips[name])) for name, rows in splits.items()]
+    seen = {name: rows for name, rows in (_coverage(dataset.actions_FA) | _situations(dataset)).items() if rows}
+    rare = [name for name, rows in seen.items() if rows < _RARE * len(dataset)]
+    more = f"Record more of: {', '.join(rare)}." if rare else "No control that is used, and no situation, is rare."
+    by_use = [(name, f"{STEP * rows:.1f}", f"{rows / len(dataset):.1%}") for name, rows in seen.items()]
     return [
-        ("recordings", f"{len(used)}, of {_time(seconds)}"),
-        ("kept", f"{_time(STEP * len(dataset))}: {len(dataset)} steps of 0.1 s in {len(dataset.spans)} clips"),
-        ("stored", form),
-        ("formats", _counts(Counter(one.format for one in used))),
-        ("mapping", _counts(Counter(" + ".join(_mapping(one)) for one in used))),
-        ("idle", f"{_idle(dataset.actions_FA):.1%} of the steps have all controls at rest"),
-        ("duplicated frames", f"{same} of {pairs} neighbouring pairs ({same / max(1, pairs):.1%})"),
-        ("unused controls", ", ".join(unused) or "none"),
-        ("state columns", ", ".join(dataset.state_columns) or "none"),
+        Table("Splits", ("split", "time", "clips"), by_split, "Recordings of one session are in one split."),
+        Table("Coverage", ("control or situation", "seconds", "share"), by_use, more),
     ]
 
 
-def _mapping(recording: Recording) -> Sequence[str]:
-    return recording.options.mapping or recording.mapping
+def _recordings(
+    dataset: FrameDataset | TokenDataset, recordings: Mapping[str, Recording], estimates: Mapping[str, ClockEstimate]
+) -> Table:
+    kept, rows = Counter[str](), []
+    clocks = {span.meta["take"]: ClockCorrection(*span.meta.get("clock", ())) for span in dataset.spans}
+    for span in dataset.spans:
+        kept[span.meta["take"]] += span.length
+    for take in list(kept)[:_ROWS]:
+        one, clock, estimate = recordings[take], clocks[take], estimates.get(take)
+        drift = f", {1000 * clock.drift:+.2f} ms a second" if clock.drift else ""
+        unknown = " (no clear motion)" if estimate and not estimate.sure else ""
+        moved = f"{clock.offset:+.3f} s{drift}" if clock != ClockCorrection() else f"0{unknown}"
+        share = f"{max(estimate.shares):.2f}" if estimate else ""
+        rows.append((take, one.format, _time(STEP * kept[take]), _time(_seconds(one)), moved, share))
+    text = "The share of the unexplained motion that the input explains is known where a clock was estimated."
+    text += f" The first {_ROWS} of {len(kept)} are listed." if len(kept) > _ROWS else ""
+    return Table("Recordings", ("recording", "format", "kept", "of", "input moved by", "share"), rows, text)
 
 
-def _seconds(times_F: NDArray[np.float64]) -> float:
+def _seconds(recording: Recording) -> float:
     """Length of a recording, with the time in which its last picture is shown."""
+    times_F = recording.times_F
     return float(times_F[-1] - times_F[0]) * len(times_F) / max(1, len(times_F) - 1)
 
 
-def _moved(clock: ClockCorrection, estimate: ClockEstimate | None) -> tuple[str, str]:
-    """Correction of the input's times, and the share of the motion that the input explains."""
-    drift = f", {1000 * clock.drift:+.2f} ms a second" if clock.drift else ""
-    unknown = " (no clear motion)" if estimate and not estimate.sure else ""
-    share = f"{max(estimate.shares):.2f}" if estimate else ""
-    return (f"{clock.offset:+.3f} s{drift}" if clock != ClockCorrection() else f"0{unknown}"), share
-
-
-def _idle(actions_FA: NDArray[np.uint8]) -> float:
-    return float((actions_FA == REST_VALUES).all(axis=1).mean())
-
-
-def _duplicates(dataset: FrameDataset | TokenDataset) -> tuple[int, int]:
-    """Pairs of neighbouring rows with one picture, and pairs compared."""
-    data = dataset.frames_FHWC if isinstance(dataset, FrameDataset) else dataset.tokens_FN
-    rows = np.concatenate([np.arange(span.start, span.rows.stop - 1) for span in dataset.spans])
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(_PAIRS, len(rows))).astype(int))] if len(rows) else rows
-    return sum(bool((data[row] == data[row + 1]).all()) for row in chosen.tolist()), len(chosen)
-
-
 def _coverage(actions_FA: NDArray[np.uint8]) -> dict[str, int]:
-    """Rows in which each control is held, sticks by direction."""
     rows = {}
     for slot, (name, size) in enumerate(zip(SLOT_NAMES, SLOT_SIZES, strict=True)):
         counts = np.bincount(actions_FA[:, slot], minlength=size)
@@ -195,14 +191,6 @@ def _coverage(actions_FA: NDArray[np.uint8]) -> dict[str, int]:
             rows[f"{name} {low}"] = int(counts[:REST_BIN].sum())
             rows[f"{name} {high}"] = int(counts[REST_BIN + 1 :].sum())
     return rows
-
-
-def _controls(coverage: Mapping[str, int]) -> Counter[str]:
-    """Rows of each control, with the directions of a stick together."""
-    controls = Counter[str]()
-    for name, rows in coverage.items():
-        controls[name.split(" ")[0]] += rows
-    return controls
 
 
 def _situations(dataset: FrameDataset | TokenDataset) -> dict[str, int]:
@@ -225,8 +213,8 @@ def _time(seconds: float) -> str:
     return f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds:.1f} s"
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+def _counts(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in sorted(Counter(names).items()))
 
 
 def _cell(text: str) -> str:
@@ -236,45 +224,23 @@ def _cell(text: str) -> str:
     return " ".join(escape(text, quote=False).split())
 
 
-def _markdown(table: Table) -> str:
-    lines = [f"## {table.title}", "", *([_cell(table.text), ""] if table.text else [])]
-    if len(table.header) == 1:
-        lines += [f"* {_cell(row[0])}" for row in table.rows]
-    elif table.rows:
-        lines += [" | ".join(("", *header, "")).strip() for header in (table.header, ["---"] * len(table.header))]
-        lines += [" | ".join(("", *map(_cell, row), "")).strip() for row in table.rows]
-    return "\n".join(lines) + "\n"
-
-
-def _html(table: Table) -> str:
-    text = f"<p>{escape(table.text)}</p>" if table.text else ""
-    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header) if any(table.header) else ""
-    return f"<h2>{escape(table.title)}</h2>{text}<table>{f'<tr>{head}</tr>' if head else ''}{rows}</table>"
-
-
 def _strips(dataset: FrameDataset | TokenDataset) -> str:
-    """Pictures of ten moments with the controller."""
     if isinstance(dataset, TokenDataset):
         return "<h2>Pictures</h2><p>The data set has codes, so there are no pictures.</p>"
-    length = (_TILES - 1) * _APART + 1
+    length, images = (_TILES - 1) * _APART + 1, []
     starts = np.concatenate([np.arange(s.start, max(s.start + 1, s.rows.stop - length + 1)) for s in dataset.spans])
     chosen = np.unique(np.linspace(0, len(starts) - 1, min(_STRIPS, len(starts))).astype(int))
-    images = "".join(_strip(dataset, start) for start in starts[chosen].tolist())
-    return f"<h2>Pictures, {STEP * _APART:.1f} s apart, with the input from then on</h2>{images}"
-
-
-def _strip(dataset: FrameDataset, start: int) -> str:
-    span = next(span for span in dataset.spans if span.start <= start < span.rows.stop)
-    tiles = []
-    for row in range(start, min(span.rows.stop, start + _TILES * _APART), _APART):
-        frame_HWC, values_A = np.array(dataset.frames_FHWC[row]), dataset.actions_FA[row]
-        tiles.append(Tile(frame_HWC=frame_HWC, kind="real", caption=held_inputs(values_A), pads=[(values_A, "")]))
-    data = io.BytesIO()
-    Image.fromarray(contact_sheet([tiles], tile_width=190, kinds=())).save(data, "JPEG", quality=85)
-    at = f"{span.meta['take']}, step {span.meta['first'] + start - span.start}, {span.meta['split']}"
-    source = f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
-    return f'<figcaption>{escape(at)}</figcaption><img src="{source}" alt="{escape(at)}">'
+    for start in starts[chosen].tolist():
+        span, tiles = next(span for span in dataset.spans if span.start <= start < span.rows.stop), []
+        for row in range(start, min(span.rows.stop, start + _TILES * _APART), _APART):
+            frame_HWC, values_A = np.array(dataset.frames_FHWC[row]), dataset.actions_FA[row]
+            tiles.append(Tile(frame_HWC=frame_HWC, kind="real", caption=held_inputs(values_A), pads=[(values_A, "")]))
+        data = io.BytesIO()
+        Image.fromarray(contact_sheet([tiles], tile_width=190, kinds=())).save(data, "JPEG", quality=85)
+        at = escape(f"{span.meta['take']}, step {span.meta['first'] + start - span.start}, {span.meta['split']}")
+        source = f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+        images.append(f'<figcaption>{at}</figcaption><img src="{source}" alt="{at}">')
+    return f"<h2>Pictures, {STEP * _APART:.1f} s apart, with the input from then on</h2>{''.join(images)}"
 
 
 def _sticks(dataset: FrameDataset | TokenDataset) -> str:
@@ -283,21 +249,17 @@ def _sticks(dataset: FrameDataset | TokenDataset) -> str:
     for name in ("left_stick", "right_stick"):
         x, y = (dataset.actions_FA[:, SLOT_NAMES.index(f"{name}_{axis}")].astype(int) for axis in "xy")
         counts = np.bincount(y * bins + x, minlength=bins * bins).reshape(bins, bins)
-        tone = np.log1p(counts) / np.log1p(counts.max())
-        cells = "".join(_rectangle(column, bins - 1 - row, size, tone[row, column], counts[row, column])
-            for row in range(bins) for column in range(bins))  # fmt: skip
+        cells = ""
+        for (row, column), count in np.ndenumerate(counts):
+            place = f'x="{column * size}" y="{(bins - 1 - row) * size}" width="{size}" height="{size}"'
+            tone = f'fill-opacity="{np.log1p(count) / np.log1p(counts.max()):.2f}"'
+            cells += f"<rect {place} {tone}><title>{STEP * count:.1f} s</title></rect>"
         svg = f'<svg width="{bins * size}" height="{bins * size}" stroke="#ddd" fill="#06c">{cells}</svg>'
         figures.append(f"<figure>{svg}<figcaption>{name.replace('_', ' ')}, up is +y</figcaption></figure>")
     return f"<h2>Positions of the sticks, darker is more</h2>{''.join(figures)}"
 
 
-def _rectangle(column: int, row: int, size: int, tone: float, count: int) -> str:
-    place = f'x="{column * size}" y="{row * size}" width="{size}" height="{size}" fill-opacity="{tone:.2f}"'
-    return f"<rect {place}><title>{STEP * count:.1f} s</title></rect>"
-
-
 def _curve(take: str, estimate: ClockEstimate) -> str:
-    """Share against lag, with a line at the estimate."""
     shares, width, height = np.array(estimate.shares).clip(0), 320, 110
     x_L, top = (LAGS - LAGS[0]) / (LAGS[-1] - LAGS[0]) * width, max(0.05, float(shares.max()))
     points = " ".join(f"{x:.1f},{height - share / top * height:.1f}" for x, share in zip(x_L, shares, strict=True))

@@ -30,8 +30,7 @@ PAUSED = "paused"
 STATE = "state:"
 """Prefix of state columns among the controls."""
 _STATE_KINDS = {"reward": "reward", "terminated": "flag", "truncated": "flag"}
-_LATE = 0.05
-"""Largest step back in time, in seconds, between two changes; loggers with several threads have small ones."""
+_LATE = 0.05  # largest step back in time, in seconds, between two changes; loggers with several threads have small ones
 PICTURE_SLACK = 1e-3
 """Tolerance of picture times in seconds: Matroska rounds them to milliseconds."""
 _INPUT_SLACK = 1e-6
@@ -61,11 +60,8 @@ def find_runs(picture_times_F: NDArray[np.float64]) -> list[Run]:
     """Return the runs of steps between gaps of the pictures, for sorted times in seconds."""
     if not len(picture_times_F):
         return []
-    breaks = np.flatnonzero(np.diff(picture_times_F) > MAX_GAP) + 1
-    return [
-        Run(float(part[0]), int((part[-1] - part[0] + PICTURE_SLACK) / STEP) + 1)
-        for part in np.split(picture_times_F, breaks)
-    ]
+    parts = np.split(picture_times_F, np.flatnonzero(np.diff(picture_times_F) > MAX_GAP) + 1)
+    return [Run(float(part[0]), int((part[-1] - part[0] + PICTURE_SLACK) / STEP) + 1) for part in parts]
 
 
 def step_times(runs: Sequence[Run]) -> NDArray[np.float64]:
@@ -78,12 +74,8 @@ def cut_runs(runs: Sequence[Run], usable_T: NDArray[np.bool_], least: int = 2) -
     pieces, first = [], 0
     for run in runs:
         usable = np.concatenate([[False], usable_T[first : first + run.steps], [False]])
-        edges = np.flatnonzero(np.diff(usable.astype(np.int8)))
-        pieces += [
-            Run(run.start + STEP * int(begin), int(end - begin))
-            for begin, end in zip(edges[::2], edges[1::2], strict=True)
-            if end - begin >= least
-        ]
+        edges = np.flatnonzero(np.diff(usable)).reshape(-1, 2).tolist()
+        pieces += [Run(run.start + STEP * begin, end - begin) for begin, end in edges if end - begin >= least]
         first += run.steps
     return pieces
 

@@ -24,9 +24,9 @@ from typing import Any
 from playloom.actions.codec import BIN_VALUES, SLOT_NAMES, Schema, detect_schema
 from playloom.actions.controller import CONTROLS, Control
 from playloom.data.importing.files import TABLE_ENDINGS, VIDEO_ENDINGS, Frame, table_rows, to_number, video_pictures
-from playloom.data.importing.names import control_name
-from playloom.data.importing.recordings import Recording, check_sources
-from playloom.data.importing.resample import MAX_GAP, PAUSED, STATE, STEP, InputChange
+from playloom.data.importing.mapping import control_name
+from playloom.data.importing.recordings import Change, Recording, check_sources
+from playloom.data.importing.resample import MAX_GAP, PAUSED, STATE, STEP
 from playloom.errors import ActionError, RecordingError
 
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -34,10 +34,8 @@ _TIME = re.compile(r"^(?:time|timestamp|t|ts)(?:_?(s|ms|us|ns))?$")
 _CONTROL_COLUMNS = ("control", "key", "button", "code", "name")
 _VALUE_COLUMNS = ("value", "down", "pressed", "event", "event_type", "state", "action", "type")
 _MOUSE = ("mouse_dx", "mouse_dy")
-_HEAD = 1000
-"""Rows that columns and schema are taken from."""
-_FACTOR = 30
-"""Most that the length of a log may differ from the video's; half way, in factors, to the next unit."""
+_HEAD = 1000  # rows that columns and schema are taken from
+_FACTOR = 30  # that a log and its video may differ in length by, at most; half way, in factors, to the next unit
 _UNIX = (5e8, 5e9)  # seconds: 1985 to 2128
 _OWN = {control.name.lower(): control for control in CONTROLS}
 _XINPUT = {
@@ -97,8 +95,7 @@ class VideoLog(Recording):
         first, _ = next(video_pictures(self.video, start=0.0))
         return ((start + time, load) for time, load in video_pictures(self.video, start=first + start))
 
-    def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
-        """Read the log."""
+    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
         wanted = {*sources, PAUSED}
         held = self._control_column is None  # a row says what is held until the next one
         known = {*wanted, *_SPECIAL} if held else set(_MOUSE)
@@ -109,19 +106,18 @@ class VideoLog(Recording):
             cells |= {column: STATE + name for column in self._columns if (name := _state(column))}
         (unit, zero, _), before, interval = self._clock, -math.inf, STEP
         for number, row in table_rows(self.log):
-            time = (self._cell(number, row, self._time_column) - zero) * unit + self.options.offset
+            time = (self._cell(number, row, self._time_column) - zero) * unit
             if held and time - before > MAX_GAP:
-                yield InputChange(before + interval, PAUSED, 1)
-                yield InputChange(time, PAUSED, 0)
+                yield from ((before + interval, PAUSED, 1), (time, PAUSED, 0))
             elif held:
                 interval = time - before
             before = time
             for name, value in self._values(number, row, cells, wanted):
-                yield InputChange(time, name, value)
+                yield time, name, value
                 if name.startswith("wheel_"):
-                    yield InputChange(time, name, 0)
+                    yield time, name, 0
         if held:
-            yield InputChange(before + interval, PAUSED, 1)
+            yield before + interval, PAUSED, 1
 
     @cached_property
     def _columns(self) -> list[str]:
@@ -173,7 +169,6 @@ class VideoLog(Recording):
     def _values(
         self, number: int, row: Mapping[str, Any], cells: Mapping[str, str], wanted: set[str]
     ) -> Iterator[tuple[str, float]]:
-        """Controls and values of a row: of its event, and of cells by column."""
         named = {column: name for column, name in cells.items() if row.get(column) not in (None, "")}
         event = row.get(self._control_column) if self._control_column else None
         if event not in (None, ""):
@@ -215,7 +210,6 @@ def _state(column: str) -> str:
 
 
 def _unit(log: Path, first: float, last: float, length: float) -> float:
-    """The unit of a log's times, for a video of that many seconds."""
     span = (last - first) or abs(last) or STEP
     for unit in _UNITS.values():
         if _UNIX[0] < first * unit < _UNIX[1] and span * unit < _FACTOR * length:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +22,9 @@ from playloom.games.arena.maps import CELL
 from playloom.games.recorder import STEPS_PER_SECOND
 
 _NAMES = [control.name for control in CONTROLS]
-_PRESSED = 0.375
-"""Least forward stick that counts as walking."""
-_STUCK = 2.0
-"""Map units per step below which a player who walks forward is blocked."""
-_LONG_TURN = 5
-"""Steps of full stick that count as a long turn."""
+_PRESSED = 0.375  # least forward stick that counts as walking
+_STUCK = 2.0  # map units per step below which a player who walks forward is blocked
+_LONG_TURN = 5  # steps of full stick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +61,12 @@ def episode_metrics(
     Row t of `states` [T, 9] is measured when frame t is seen; action t [T, 16] leads to row t + 1. `own_T` is True for
     the player's own steps; None: all.
     """
-    x, y, yaw, frags = (_column(states, name).astype(np.float64) for name in ("x", "y", "yaw", "frags"))
-    dead_T = _column(states, "dead") > 0
+    state = dict(zip(STATE_COLUMNS, states.T.astype(np.float64), strict=True))
+    dead_T, frags_T = state["dead"] > 0, state["frags"]
     own_T = ~dead_T if own_T is None else own_T & ~dead_T
     moving = own_T[:-1] & ~dead_T[1:]
-    way = np.hypot(np.diff(x), np.diff(y))[moving]
-    turned = ((np.diff(yaw) + 180) % 360 - 180)[moving]
+    way = np.hypot(np.diff(state["x"]), np.diff(state["y"]))[moving]
+    turned = ((np.diff(state["yaw"]) + 180) % 360 - 180)[moving]
     forward = decode_values(actions_TA)[:-1, _NAMES.index("left_stick_y")][moving] >= _PRESSED
     changed = (actions_TA[1:] != actions_TA[:-1]).any(1)[own_T[1:] & own_T[:-1]]
     return EpisodeMetrics(
@@ -79,7 +77,7 @@ def episode_metrics(
         turning=_mean(np.abs(turned)) * STEPS_PER_SECOND,
         changes=_mean(changed),
         resting=_mean((actions_TA == REST_VALUES).all(1)[own_T]),
-        frags=float(frags[-1] - frags[0]),
+        frags=float(frags_T[-1] - frags_T[0]),
         deaths=float((dead_T[1:] & ~dead_T[:-1]).sum()),
         dead=_mean(dead_T),
     )
@@ -89,10 +87,6 @@ def summary(values: Sequence[float]) -> dict[str, float | None]:
     """Return the mean of one metric over at least one game, and its standard error (`error`; None with one game)."""
     error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
     return {"mean": fmean(values), "error": error}
-
-
-def _column(states: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    return states[:, STATE_COLUMNS.index(name)]
 
 
 def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
@@ -133,14 +127,13 @@ class Game:
     def of(cls, player: str, result: EpisodeResult, warmup_steps: int, files: tuple[Path, ...]) -> Game:
         """Return the metrics of the steps after the first warm-up."""
         episode = result.episode
-        states, actions_TA, own_T = episode.states[warmup_steps:], episode.actions_TA[warmup_steps:], result.own_T
-        own_T = own_T[warmup_steps:]
+        states, own_T = episode.states[warmup_steps:], result.own_T[warmup_steps:]
         steps = int(own_T.sum())
         return cls(
             player=player,
             seed=episode.meta.seed,
             steps=steps,
-            figures=episode_metrics(states, actions_TA, own_T) if len(states) > 1 else None,
+            figures=episode_metrics(states, episode.actions_TA[warmup_steps:], own_T) if len(states) > 1 else None,
             steps_per_second=steps / result.seconds if result.seconds else None,
             files=files,
         )
@@ -169,12 +162,9 @@ class ActReport:
 
     def summaries(self, player: str) -> dict[str, dict[str, float | None] | None]:
         """Return a player's metrics over its games by their names in `COLUMNS`; None where no game has it."""
-        found = {}
-        for name in COLUMNS:
-            values = [game.value(name) for game in self.games if game.player == player]
-            known = [value for value in values if value is not None]
-            found[name] = summary(known) if known else None
-        return found
+        games = [game for game in self.games if game.player == player]
+        known = {name: [x for game in games if (x := game.value(name)) is not None] for name in COLUMNS}
+        return {name: summary(values) if values else None for name, values in known.items()}
 
     def head(self) -> tuple[str, ...]:
         """Return the titles of the table."""
@@ -216,34 +206,26 @@ def play_statistics(episodes: Sequence[Episode]) -> dict[str, float]:
     Then, by control, the share of steps with it in use.
     """
     controls = [decode_values(episode.actions_TA) for episode in episodes]
-    turns = [episode_TA[:, _NAMES.index("right_stick_x")] for episode_TA in controls]
     all_TA = np.concatenate(controls)
-    states = np.concatenate([episode.states for episode in episodes])
+    state = dict(zip(STATE_COLUMNS, np.concatenate([episode.states for episode in episodes]).T, strict=True))
     side, forward, turn = (all_TA[:, _NAMES.index(n)] for n in ("left_stick_x", "left_stick_y", "right_stick_x"))
-    used = all_TA != 0
+    used, reversals, full = all_TA != 0, 0, 0
+    for control_TA in controls:
+        turn_T = control_TA[:, _NAMES.index("right_stick_x")]
+        reversals += int(np.count_nonzero(np.diff(np.sign(turn_T[turn_T != 0]))))  # rests between are ignored
+        runs = [(value, len(list(run))) for value, run in itertools.groupby(turn_T.tolist())]
+        full += sum(steps for value, steps in runs if abs(value) == 1 and steps >= _LONG_TURN)
     return {
         "steps": len(all_TA),
-        "reversals a second": sum(_reversals(turn_T) for turn_T in turns) / len(all_TA) * STEPS_PER_SECOND,
+        "reversals a second": reversals / len(all_TA) * STEPS_PER_SECOND,
         "turning standing": _mean((turn != 0) & (forward == 0) & (side == 0)),
         "turning walking": _mean((turn != 0) & (forward > 0)),
         "walking straight": _mean((turn == 0) & (forward > 0)),
         "backward": _mean(forward < 0),
         "sideways": _mean((forward == 0) & (side != 0)),
         "at rest": _mean(~used.any(1)),
-        "full turns": sum(_in_long_runs(turn_T == sign) for turn_T in turns for sign in (-1, 1)) / len(all_TA),
-        "off level": _mean(np.abs(_column(states, "pitch")) > 2),
-        "dead": _mean(_column(states, "dead") > 0),
+        "full turns": full / len(all_TA),
+        "off level": _mean(np.abs(state["pitch"]) > 2),
+        "dead": _mean(state["dead"] > 0),
         **{name: _mean(used[:, index]) for index, name in enumerate(_NAMES)},
     }
-
-
-def _reversals(turn_T: NDArray[np.float32]) -> int:
-    """Changes of side, rests between ignored."""
-    sides = np.sign(turn_T[turn_T != 0])
-    return int((sides[1:] != sides[:-1]).sum())
-
-
-def _in_long_runs(mask_T: NDArray[np.bool_]) -> int:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask_T.astype(np.int8), [0]])))
-    lengths = edges[1::2] - edges[::2]
-    return int(lengths[lengths >= _LONG_TURN].sum())

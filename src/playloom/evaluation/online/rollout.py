@@ -69,8 +69,8 @@ class EpisodeController:
     """Alternate scripted warm-up and policy control. Per step: `prepare`, `act`, and after the step `observe`."""
 
     def __init__(self, variant: Variant, seed: int, *, warmup_steps: int, make_policy: PolicyFactory) -> None:
-        self._script = ScriptedPlayer(variant, WARMUP_STYLE, seed)
-        self._warmup_steps, self._make_policy = warmup_steps, make_policy
+        self._script, self._warmup_steps = ScriptedPlayer(variant, WARMUP_STYLE, seed), warmup_steps
+        self._make_policy = make_policy
         self._frames: list[NDArray[np.uint8]] = []
         self._actions: list[NDArray[np.uint8]] = []
         self._policy: Policy | None = None
@@ -175,12 +175,9 @@ def play_episode(
         if failure is not None:
             raise failure
         return None
-    meta = episode_meta(plan, digest.hexdigest(), steps=len(own), versions={**versions, **_script_versions(own_T)})
-    episode = Episode(meta, np.stack(actions), np.stack(rows))
-    return EpisodeResult(episode=episode, own_T=own_T, seconds=seconds, failure=failure)
-
-
-def _script_versions(own_T: NDArray[np.bool_]) -> dict[str, str]:
     edges = np.flatnonzero(np.diff(np.concatenate([[True], own_T, [True]]).astype(np.int8)))
     spans = [f"{first} to {stop - 1}" for first, stop in zip(edges[::2], edges[1::2], strict=True)]
-    return {"script": f"{WARMUP_STYLE} at steps {', '.join(spans)}"} if spans else {}
+    script = {"script": f"{WARMUP_STYLE} at steps {', '.join(spans)}"} if spans else {}
+    meta = episode_meta(plan, digest.hexdigest(), steps=len(own), versions={**versions, **script})
+    episode = Episode(meta, np.stack(actions), np.stack(rows))
+    return EpisodeResult(episode=episode, own_T=own_T, seconds=seconds, failure=failure)

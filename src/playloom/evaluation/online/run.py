@@ -47,10 +47,8 @@ DEFAULT_WARMUP = 9
 """Warm-up steps of a game without a model; with one, the model's context decides."""
 _LEAST_SECONDS = 2 / STEPS_PER_SECOND
 _NOTE = "real pictures of the game; its player is a model, but for the steps captioned script"
-_TILES = 60
-"""Pictures of a contact sheet, about."""
-_LIFE = 2**32
-"""Distance between the seeds of two lives of one game."""
+_TILES = 60  # pictures of a contact sheet, about
+_LIFE = 2**32  # distance between the seeds of two lives of one game
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +176,7 @@ class _Run:
         for index, plan in enumerate(self.job.plans(style, self.warmup_steps)):
             if self.stop():
                 return
-            play = self._play_style if player in STYLES else self._play_policy
-            result = play(player, plan, folder)
+            result = self._play(player, plan, folder)
             if result is None:
                 continue  # stopped, or only the script played
             files: tuple[Path, ...] = (folder / f"{episode_key(result.episode.meta)}.npz",)
@@ -191,12 +188,12 @@ class _Run:
             if result.failure is not None:
                 raise result.failure
 
-    def _play_style(self, player: str, plan: EpisodePlan, folder: Path) -> EpisodeResult:
-        (path,) = record_plans(folder, [plan], processes=1)
-        self._step_done(player, self.job.steps)
-        return EpisodeResult(episode=load_episode(path), own_T=np.ones(plan.steps, bool))
+    def _play(self, player: str, plan: EpisodePlan, folder: Path) -> EpisodeResult | None:
+        if player in STYLES:
+            (path,) = record_plans(folder, [plan], processes=1)
+            self._step_done(player, self.job.steps)
+            return EpisodeResult(episode=load_episode(path), own_T=np.ones(plan.steps, bool))
 
-    def _play_policy(self, player: str, plan: EpisodePlan, folder: Path) -> EpisodeResult | None:
         def make_policy(prompt: Prompt, life: int) -> Policy:
             seed = plan.seed + life * _LIFE
             if player == MODEL and self.engine is not None:

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.data.importing.mapping import ControlMapping, read_mapping
-from playloom.data.importing.names import control_name
+from playloom.data.importing.mapping import ControlMapping, control_name, read_mapping
 from playloom.errors import ConfigError, did_you_mean
 
 Weights = Mapping[str, Mapping[str, float]]

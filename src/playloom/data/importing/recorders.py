@@ -1,13 +1,9 @@
-"""Recordings of OWAMcap (Open World Agents): `x.mcap` with the input, beside `x.mkv`.
-
-Source: github.com/open-world-agents/open-world-agents, messages `desktop/*` as JSON in MCAP. Times are Unix
-nanoseconds; a `screen` message gives the time of each picture and its place in the video. There is no gamepad.
-Window messages only say which window is in front most of the time; input to other windows is a cut.
-"""
+"""Recordings of the recorders OWL Control and OWAMcap (Open World Agents)."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -18,19 +14,101 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.data.importing.files import VIDEO_ENDINGS, Frame, reading, video_pictures
-from playloom.data.importing.names import virtual_key, wheel
-from playloom.data.importing.recordings import Recording
-from playloom.data.importing.resample import PAUSED, InputChange
+from playloom.data.importing.mapping import virtual_key, wheel
+from playloom.data.importing.recordings import Change, Recording
+from playloom.data.importing.resample import PAUSED
 from playloom.errors import MissingExtraError, RecordingError
 
+_PAD = {
+    1: "button_a", 2: "button_b", 4: "button_y", 5: "button_x", 7: "skill_1", 8: "skill_2", 11: "pad_back",
+    12: "pad_start", 13: "pad_guide", 14: "pad_left_thumb", 15: "pad_right_thumb", 16: "dpad_up", 17: "dpad_down",
+    18: "dpad_left", 19: "dpad_right",
+}  # fmt: skip
+_ANALOG = {
+    "GAMEPAD_BUTTON_VALUE": {9: "trigger_lt", 10: "trigger_rt"},
+    "GAMEPAD_AXIS": {1: "left_stick_x", 2: "left_stick_y", 4: "right_stick_x", 5: "right_stick_y"},
+}
+_DPAD_AXES = {7: ("dpad_left", "dpad_right"), 8: ("dpad_down", "dpad_up")}
 _BUTTONS = {"left": "mouse_left", "right": "mouse_right", "middle": "mouse_middle", "x1": "mouse_4", "x2": "mouse_5"}
 _WHEEL = 0x400
-_TOLERANCE = 0.002
-"""Largest difference in seconds between the place of a picture and that in its message."""
+_TOLERANCE = 0.002  # largest difference in seconds between the place of a picture and that in its message
+
+
+class OwlControl(Recording):
+    """A folder of OWL Control: `recording.mp4`, `inputs.csv` and `metadata.json`.
+
+    Source: github.com/Wayfarer-Labs/owl-control. Lines of the log are `time,TYPE,"JSON"` with Unix seconds; the quotes
+    of the JSON are not escaped. `VIDEO_START` is time 0 of the video. Pad indices are those of gilrs, with +y up.
+    Hardware names and ids of `metadata.json` are not read.
+    """
+
+    format, parts = "owlcontrol", ("inputs.csv", "recording.mp4")
+
+    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
+        """Before `START` and after `END` input is unknown."""
+        zero, time = next((time for _, time, kind, _ in self._lines() if kind == "VIDEO_START"), None), -math.inf
+        if zero is None:
+            raise RecordingError(f"{self._log} has no VIDEO_START, so its clock is unknown; record it again")
+        yield time, PAUSED, 1
+        for number, unix_time, kind, args in self._lines():
+            time = unix_time - zero
+            with reading(f"{self._log} line {number}, {kind},"):
+                yield from ((time, control, value) for control, value in _values(kind, args))
+        yield time, PAUSED, 1
+
+    @property
+    def _log(self) -> Path:
+        return self.path / self.parts[0]
+
+    def _lines(self) -> Iterator[tuple[int, float, str, Any]]:
+        with reading(self._log), self._log.open(encoding="utf-8-sig") as file:
+            for number, text in enumerate(file, 1):
+                time, _, rest = text.strip().partition(",")
+                kind, _, args = rest.partition(",")
+                if time and time != "timestamp":
+                    with reading(f"{self._log} line {number}"):
+                        args = args[1:-1] if args[:1] == args[-1:] == '"' else args
+                        line = number, float(time), kind, json.loads(args) if args else []
+                    yield line
+
+
+def _values(kind: str, args: Any) -> Iterator[tuple[str, float]]:
+    if kind in ("START", "END", "FOCUS", "UNFOCUS"):
+        if kind == "START":
+            yield from _held(args.get("inputs", args) if isinstance(args, dict) else {})
+        yield PAUSED, float(kind in ("END", "UNFOCUS"))
+    elif kind == "MOUSE_MOVE":
+        yield from (("mouse_dx", float(args[0])), ("mouse_dy", float(args[1])))
+    elif kind in ("MOUSE_BUTTON", "KEYBOARD"):
+        yield virtual_key(int(args[0])), float(bool(args[1]))
+    elif kind == "SCROLL":
+        yield from wheel(args[0])
+    elif kind == "GAMEPAD_BUTTON" and args[0] in _PAD:
+        yield _PAD[args[0]], float(bool(args[1]))
+    elif kind in _ANALOG and args[0] in _ANALOG[kind]:
+        yield _ANALOG[kind][args[0]], float(args[1])
+    elif kind == "GAMEPAD_AXIS" and args[0] in _DPAD_AXES:
+        low, high = _DPAD_AXES[args[0]]
+        yield from ((low, float(args[1] < -0.5)), (high, float(args[1] > 0.5)))
+
+
+def _held(inputs: Any) -> Iterator[tuple[str, float]]:
+    for device in ("keyboard", "mouse"):
+        yield from ((virtual_key(code), 1.0) for code in inputs.get(device, []))
+    for pad in inputs.get("gamepads", {}).values():
+        yield from ((_PAD[index], 1.0) for index in pad.get("digital", []) if index in _PAD)
+        for kind, part in (("GAMEPAD_BUTTON_VALUE", "analog"), ("GAMEPAD_AXIS", "axis")):
+            for index, value in pad.get(part, {}).items():
+                yield from _values(kind, [int(index), value])
 
 
 class OwaMcap(Recording):
-    """An `.mcap` of OWAMcap with its video."""
+    """An `.mcap` of OWAMcap with the input, beside its video.
+
+    Source: github.com/open-world-agents/open-world-agents, messages `desktop/*` as JSON in MCAP. Times are Unix
+    nanoseconds; a `screen` message gives the time of each picture and its place in the video. There is no gamepad.
+    Window messages only say which window is in front most of the time; input to other windows is a cut.
+    """
 
     format, endings = "owamcap", (".mcap",)
 
@@ -63,33 +141,27 @@ class OwaMcap(Recording):
             if index < len(places_F) and abs(places_F[index] - place) <= _TOLERANCE:
                 yield float(times_F[index]), load
 
-    def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
-        """Read keys, mouse and window changes."""
+    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
         windows = Counter(_window(content) for _, _, content in self._messages("window"))
         raw = next(self._messages("mouse/raw"), None) is not None
         input_ = _Input(max(windows, key=windows.__getitem__, default=None))
         topics = ("keyboard", "keyboard/state", "mouse/raw" if raw else "mouse", "window")
         for topic, unix_ns, content in self._messages(*topics):
-            time = (unix_ns - self._zero) / 1e9 + self.options.offset
-            for control, value in input_.read(topic, content):
-                yield InputChange(time, control, value)
+            time = (unix_ns - self._zero) / 1e9
+            yield from ((time, control, value) for control, value in input_.read(topic, content))
 
     @cached_property
     def _zero(self) -> int:
-        """Unix nanoseconds of the first picture."""
         return int(next(self._messages("screen"))[2]["utc_ns"])
 
     @cached_property
     def _screens_F2(self) -> NDArray[np.float64]:
         """Time in the video and since the first picture, in seconds, of every picture in order."""
-        rows = sorted(
-            (int(content["media_ref"]["pts_ns"]), int(content["utc_ns"]) - self._zero)
-            for _, _, content in self._messages("screen")
-        )
+        screens = (content for _, _, content in self._messages("screen"))
+        rows = sorted((int(one["media_ref"]["pts_ns"]), int(one["utc_ns"]) - self._zero) for one in screens)
         return np.maximum.accumulate(np.array(rows) / 1e9)
 
     def _messages(self, *topics: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
-        """Topic, Unix nanoseconds and content of the messages in order of time."""
         try:
             from mcap.reader import make_reader
         except ImportError as error:
@@ -139,9 +211,7 @@ class _Input:
             yield from (("mouse_dx", float(x)), ("mouse_dy", float(y)))
         flags = content.get("button_flags", 0)
         for index, button in enumerate(_BUTTONS.values()):
-            for bit, value in ((1, 1.0), (2, 0.0)):
-                if flags & bit << 2 * index:
-                    yield button, value
+            yield from ((button, value) for bit, value in ((1, 1.0), (2, 0.0)) if flags & bit << 2 * index)
         if flags & _WHEEL:
             yield from wheel(content.get("button_data", 0))
 

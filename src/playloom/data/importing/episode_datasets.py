@@ -1,0 +1,328 @@
+"""Datasets of LeRobot and Minari: a recording for every episode."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions.controller import CONTROLS
+from playloom.data.importing.files import Frame, load_picture, parquet_rows, reading, table_rows, video_pictures
+from playloom.data.importing.mapping import control_name
+from playloom.data.importing.recordings import Change, ImportOptions, Recording, check_sources
+from playloom.data.importing.resample import STATE
+from playloom.errors import MissingExtraError, PlayloomError, RecordingError
+from playloom.json_io import read_json
+
+_VERSIONS = ("v2.0", "v2.1", "v3.0")
+_STATE = "observation.state"
+_FEATURES = {
+    "next.reward": "reward", "reward": "reward", "next.done": "terminated", "next.terminated": "terminated",
+    "terminated": "terminated", "next.truncated": "truncated", "truncated": "truncated",
+}  # fmt: skip
+_OUTCOMES = {"rewards": "reward", "terminations": "terminated", "truncations": "truncated"}
+_JPEG = b"\xff\xd8"
+_MOST_STATES = 64  # observations of more numbers are left out
+
+
+@dataclass(frozen=True)
+class _Unreadable(Recording):
+    error: PlayloomError
+
+    format = "unreadable"
+
+    @cached_property
+    def times_F(self) -> NDArray[np.float64]:
+        raise self.error
+
+    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
+        raise self.error
+
+
+class _Episode(Recording):
+    index: ClassVar[str]
+    """File of a dataset, below its folder."""
+
+    @classmethod
+    def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
+        """Return all episodes of the datasets in or below a folder."""
+        found: list[Recording] = []
+        for file in folder.rglob(cls.index):
+            try:
+                with reading(file):
+                    found += cls._read(file, options)
+            except PlayloomError as error:
+                found.append(_Unreadable(file, options, error))
+        return found
+
+    @classmethod
+    @abstractmethod
+    def _read(cls, file: Path, options: ImportOptions) -> list[Recording]: ...
+
+
+@dataclass(frozen=True)
+class LeRobot(_Episode):
+    """An episode of a dataset of LeRobot v2.0, v2.1 or v3.0: a folder with `meta/info.json`.
+
+    Source: huggingface.co/docs/lerobot, dataset format. A row holds the picture at its time and the action that is
+    given there. The pictures are those of the first camera, in a video, which v3.0 shares between episodes, or in the
+    rows. Numbers of `action` are the controls `action_0`, `action_1` and on, and have the names in `info.json` too.
+    Rewards, ends and `observation.state` become state columns. Texts of tasks are not read.
+    """
+
+    root: Path
+    """Folder of the dataset."""
+    info: Mapping[str, Any]
+    """Content of `meta/info.json`."""
+    episode: Mapping[str, Any]
+    """Row of the episode in `meta`."""
+
+    format, index = "lerobot", "meta/info.json"
+
+    @classmethod
+    def _read(cls, file: Path, options: ImportOptions) -> list[Recording]:
+        root, info = file.parents[1], read_json(file, RecordingError, "get the dataset again")
+        if "codebase_version" not in info:  # of another program
+            return []
+        rows = [(int(row["episode_index"]), row) for row in _episodes(root, info)]
+        return [cls(root / f"episode_{number:06d}", options, root, info, row) for number, row in rows]
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The videos of all cameras."""
+        return [self._file("video_path", key) for key in self._features("video")]
+
+    @property
+    def mapping(self) -> tuple[str, ...]:
+        """`controller` for actions that are the sixteen controls."""
+        return ("controller",) if self._own else super().mapping
+
+    @property
+    def state_columns(self) -> Sequence[str]:
+        """Rewards, ends and `observation.state`."""
+        return [*self._outcomes.values(), *self._names(_STATE)]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence where there are more cameras than one."""
+        cameras = [*self._features("video"), *self._features("image")]
+        return (f"{self.path}: of {len(cameras)} cameras the first was read, {cameras[0]}",) if cameras[1:] else ()
+
+    @cached_property
+    def times_F(self) -> NDArray[np.float64]:
+        """Times of the rows in seconds."""
+        return np.array([row["time"] for row in self._rows()], np.float64)
+
+    def pictures(self) -> Iterator[Frame]:
+        """Decode the part of the video, or the pictures in the rows."""
+        for key in self._features("video"):
+            start = float(self.episode.get(f"videos/{key}/from_timestamp", 0.0))
+            return video_pictures(self._file("video_path", key), start=start)
+        for key in self._features("image"):
+            return ((row["time"], partial(_cell_picture, self.root, row[key])) for row in self._rows(key))
+        raise RecordingError(f"{self.root} has no pictures: expected a feature of dtype video or image")
+
+    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
+        names, states = self._names("action"), self._names(_STATE)
+        numbered = [f"action_{number}" for number in range(len(names))]
+        check_sources(self.root, [*numbered, *names], sources)
+        kept = [_STATE] if states else []
+        for row in self._rows("action", *self._outcomes, *kept):
+            actions, state = (np.reshape(row.get(key, ()), -1).tolist() for key in ("action", _STATE))
+            values = [*zip(names, actions, strict=True), *zip(numbered, actions, strict=True)]
+            if self._own and self.options.schema == "named":
+                values = [(name, 0 - value if name.endswith("stick_y") else value) for name, value in values]
+            values += [(STATE + column, np.reshape(row[name], -1)[0]) for name, column in self._outcomes.items()]
+            values += [(STATE + name, value) for name, value in zip(states, state, strict=True)]
+            yield from ((row["time"], name, float(value)) for name, value in values)
+
+    @cached_property
+    def _outcomes(self) -> Mapping[str, str]:
+        """State columns by feature; of features with the same meaning the first."""
+        present = {column: name for name, column in reversed(_FEATURES.items()) if name in self.info["features"]}
+        return {name: column for column, name in present.items()}
+
+    @property
+    def _own(self) -> bool:
+        return set(self._names("action")) >= {control.name.lower() for control in CONTROLS}
+
+    def _rows(self, *columns: str) -> Iterator[dict[str, Any]]:
+        where = "episode_index", int(self.episode["episode_index"])
+        for row in parquet_rows(self._file("data_path"), ["frame_index", *columns], where):
+            yield {**row, "time": row["frame_index"] / float(self.info["fps"])}  # timestamp has only 32 bits
+
+    def _file(self, template: str, key: str = "") -> Path:
+        index, place = int(self.episode["episode_index"]), f"videos/{key}" if key else "data"
+        name = str(self.info[template]).format(
+            video_key=key,
+            episode_index=index,
+            episode_chunk=index // int(self.info.get("chunks_size") or 1000),
+            chunk_index=int(self.episode.get(f"{place}/chunk_index", 0)),
+            file_index=int(self.episode.get(f"{place}/file_index", 0)),
+        )
+        return _inside(self.root, name)
+
+    def _features(self, dtype: str) -> list[str]:
+        return [key for key, feature in self.info["features"].items() if feature.get("dtype") == dtype]
+
+    def _names(self, feature: str) -> list[str]:
+        if feature not in self.info["features"]:
+            return []
+        given = self.info["features"][feature]
+        names, count = given.get("names"), int(np.prod(given["shape"]))
+        if isinstance(names, dict) and len(names) == 1:
+            (names,) = names.values()
+        if isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names):
+            return [control_name(name) for name in names]
+        return [f"{feature.split('.')[-1]}_{number}" for number in range(count)]
+
+
+def _episodes(root: Path, info: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    version = str(info["codebase_version"])
+    if version not in _VERSIONS or info.get("storage_format", "parquet") != "parquet" or "features" not in info:
+        raise RecordingError(f"{root} is LeRobot {version}; expected {', '.join(_VERSIONS)} in Parquet files")
+    if version == "v3.0":
+        keys = [f"videos/{key}" for key, feature in info["features"].items() if feature.get("dtype") == "video"]
+        places = [f"{place}/{part}_index" for place in ("data", *keys) for part in ("chunk", "file")]
+        for path in sorted((root / "meta" / "episodes").rglob("*.parquet")):
+            yield from parquet_rows(path, ["episode_index", *places, *(f"{key}/from_timestamp" for key in keys)])
+    else:
+        yield from (row for _, row in table_rows(root / "meta" / "episodes.jsonl"))
+
+
+def _cell_picture(root: Path, cell: Mapping[str, Any]) -> NDArray[np.uint8]:
+    data = cell.get("bytes")
+    return load_picture(data if data is not None else _inside(root, str(cell["path"])))
+
+
+def _inside(root: Path, name: str) -> Path:
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise RecordingError(f"{root} names the file {name}; expected one in that folder")
+    return path
+
+
+@dataclass(frozen=True)
+class Minari(_Episode):
+    """An episode of a dataset of Minari: a folder with `main_data.hdf5` and `metadata.json`.
+
+    Source: minari.farama.org, dataset format. Row t has observation t, action t, and the reward and end that follow;
+    the last observation has a row of its own, at rest. Pictures are uint8 observations, or those in a dictionary, which
+    may be JPEG files; the other numbers become state columns. There are no times: `--rate` says how many rows are a
+    second.
+
+    Actions are controls with the names that recordings of environments have: `action_I` is number I of a Box,
+    `action_K` is 1 when a Discrete action is K, and `action_I_K` when number I of a MultiDiscrete action is K.
+    """
+
+    group: str
+    """Group of the episode in the file."""
+    space: Mapping[str, Any]
+    """Action space of `metadata.json`."""
+
+    format, index = "minari", "main_data.hdf5"
+
+    @classmethod
+    def _read(cls, file: Path, options: ImportOptions) -> list[Recording]:
+        metadata = read_json(file.with_name("metadata.json"), RecordingError, "get the dataset again")
+        with _opened(file) as data:
+            space = json.loads(metadata["action_space"])
+            numbers = [int(name.removeprefix("episode_")) for name in data if name.startswith("episode_")]
+        return [cls(file.with_name(f"episode_{k:06d}"), options, f"episode_{k}", space) for k in numbers]
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The file of all episodes."""
+        return [self._data]
+
+    @property
+    def _data(self) -> Path:
+        return self.path.with_name(self.index)
+
+    @cached_property
+    def state_columns(self) -> Sequence[str]:
+        """Rewards, ends, and numbers of the observations."""
+        return [*_OUTCOMES.values(), *self._tables[1]]
+
+    @cached_property
+    def times_F(self) -> NDArray[np.float64]:
+        """Times of the observations in seconds."""
+        return np.arange(len(self._tables[0]["rewards"]) + 1) / self.options.rate
+
+    def pictures(self) -> Iterator[Frame]:
+        """Read the observations one at a time."""
+        with _opened(self._data) as data:
+            pictures = next((d for d in _datasets(data[self.group]["observations"]) if _is_pictures(d)), None)
+            if pictures is None:
+                raise RecordingError(f"{self.path} has no pictures among its observations; expected uint8 [T, H, W, 3]")
+            for row, time in enumerate(self.times_F.tolist()):
+                cell = pictures[row]
+                yield time, partial(np.asarray, cell) if pictures.ndim == 4 else partial(load_picture, bytes(cell))
+
+    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
+        tables, states = self._tables
+        controls = _controls(self.space, tables["actions"])
+        check_sources(self.path, controls, sources)
+        outcomes = {STATE + column: tables[name] for name, column in _OUTCOMES.items()}
+        numbers = {STATE + name: values_T for name, values_T in states.items()}
+        for row, time in enumerate(self.times_F.tolist()):
+            last = row == len(tables["rewards"])
+            yield from ((time, name, 0.0 if last else float(values_T[row])) for name, values_T in controls.items())
+            known = numbers if last else {**outcomes, **numbers}
+            yield from ((time, name, float(values_T[row])) for name, values_T in known.items())
+
+    @cached_property
+    def _tables(self) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+        with _opened(self._data) as data:
+            episode, states = data[self.group], dict[str, NDArray[Any]]()
+            for dataset in _datasets(episode["observations"]):
+                if not _is_pictures(dataset) and dataset.dtype.kind in "biuf" and dataset[0].size <= _MOST_STATES:
+                    name = control_name(dataset.name.partition("/observations")[2].strip("/").replace("/", "_"))
+                    columns = np.reshape(dataset[()], (len(dataset), -1)).T
+                    names = [f"{name or 'state'}_{k}" if len(columns) > 1 else name for k in range(len(columns))]
+                    states |= dict(zip(names, columns, strict=True))
+            return {name: episode[name][()] for name in ("actions", *_OUTCOMES)}, states
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtraError.of("h5py", "import") from error
+    with h5py.File(path) as data:
+        yield data
+
+
+def _datasets(node: Any) -> Iterator[Any]:
+    if hasattr(node, "keys"):
+        for name in node:
+            yield from _datasets(node[name])
+    else:
+        yield node
+
+
+def _is_pictures(dataset: Any) -> bool:
+    if dataset.dtype.kind == "O" or (dataset.dtype == np.uint8 and dataset.ndim == 2):  # files of any or of one length
+        return bytes(dataset[0][:2]) == _JPEG
+    return dataset.dtype == np.uint8 and dataset.ndim == 4 and dataset.shape[3] == 3
+
+
+def _controls(space: Mapping[str, Any], actions: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    kind, actions_TD = space["type"], np.reshape(actions, (len(actions), -1))
+    if kind == "Discrete":
+        return {f"action_{k}": actions_TD[:, 0] == k + space.get("start", 0) for k in range(space["n"])}
+    if kind == "MultiDiscrete":
+        sizes = np.ravel(space["nvec"]).tolist()
+        return {f"action_{i}_{k}": actions_TD[:, i] == k for i, size in enumerate(sizes) for k in range(size)}
+    if kind in ("Box", "MultiBinary"):
+        return {f"action_{i}": actions_TD[:, i] for i in range(actions_TD.shape[1])}
+    raise RecordingError(f"the actions are a {kind} space; expected Discrete, MultiDiscrete, MultiBinary or Box")
