@@ -295,7 +295,7 @@ def view_command(
         common.refuse(call, ("figures", "episodes", "every", "verify"), "does not apply to --select-prompts")
         _select_prompts(recording, out, select_prompts)
         return
-    from playloom.games.viewer import episodes_at
+    from playloom.games.arena.env import episodes_at
 
     paths = episodes_at(recording)
     if figures:
@@ -326,7 +326,7 @@ def _select_prompts(data: Path, out: Path, count: int) -> None:
 
 def _view(path: Path, out: Path, every: int, verify: bool) -> None:
     from playloom.data.recording import load_episode
-    from playloom.games.viewer import write_views
+    from playloom.games.arena.env import write_views
 
     with common.progress(path.name, "steps") as bar:
         episode = load_episode(path)

@@ -1,9 +1,9 @@
-"""`playloom models` and `plan`: bundled models and prompts, sizes, model cards, and the cost of a training."""
+"""`playloom models`, `plan` and `bench`: models and their cards, the cost of a training, the speed of a model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -110,3 +110,44 @@ def plan_command(
     if not plan.fits:
         typer.echo("it does not fit: lower --batch, or add --activation-checkpointing or --strategy fsdp", err=True)
         raise typer.Exit(1)
+
+
+def bench_command(
+    model: common.Model = None,
+    device: common.Device = "auto",
+    frames: Annotated[int, typer.Option(min=1, help="Frames of the long dream.")] = 300,
+    threads: common.Threads = None,
+    as_json: common.Json = False,
+) -> None:
+    """Measure frames per second, latency, the first frame and batches of several dreams.
+
+    The default generates about 500 frames. Close other programs first.
+    """
+    with common.progress("measuring", timed=True) as bar:
+        from playloom.device import set_threads
+        from playloom.inference.benchmark import benchmark
+        from playloom.inference.generate import open_engine
+
+        set_threads(threads)
+        result = benchmark(open_engine(model, device=device), frames=frames, progress=bar.show)
+    if as_json:
+        common.print_json(result)
+        return
+    where = result["machine"]
+    name = where["cpu"] if where["device"] == "cpu" else where["device"]
+    typer.echo(f"{result['model']}, {result['dtype']}, {name}, {common.count(where['threads'], 'thread')}")
+    typer.echo(common.text_table(("figure", "value"), _speed_rows(result)))
+
+
+def _speed_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    latency = " / ".join(f"{value:.0f}" for value in result["latency_ms"].values())
+    return [
+        (f"one dream, {result['frames']} frames", f"{result['frames_per_second']:.1f} frames/s"),
+        ("time per frame, p50 / p95 / p99", f"{latency} ms"),
+        ("first frame after a prompt", f"{result['first_frame_ms']:.0f} ms"),
+        *(
+            (f"batch of {common.count(row['dreams'], 'dream')}", f"{row['frames_per_second']:.1f} frames/s together")
+            for row in result["batches"]
+        ),
+        ("memory of one dream", f"{result['session_mib']:.2f} MiB"),
+    ]

@@ -21,8 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from playloom.device import pick_device, set_threads
 from playloom.errors import MissingExtraError
 from playloom.models.transformer.transformer import Block
-from playloom.training.config import LoopConfig
-from playloom.training.task import Batch
+from playloom.training.task import Batch, LoopConfig
 
 
 @contextlib.contextmanager

@@ -21,7 +21,6 @@ from torch import Tensor
 from playloom.errors import CheckpointError, PlayloomError
 from playloom.json_io import to_mapping
 from playloom.training.checkpoint import Snapshot, differences, load_newest, save_snapshot
-from playloom.training.config import MUTABLE_ON_RESUME, LoopConfig
 from playloom.training.distributed import make_fabric, read_ahead, reshard, stop_requests, unshard, whole
 from playloom.training.logger import LoopProgress, Meter, RunLogger
 from playloom.training.optim import (
@@ -34,7 +33,7 @@ from playloom.training.optim import (
     optimiser_tensors,
     progress,
 )
-from playloom.training.task import Batch, StepContext, Task, TrainingResult
+from playloom.training.task import MUTABLE_ON_RESUME, Batch, LoopConfig, StepContext, Task, TrainingResult
 
 Report = Callable[[LoopProgress], None]
 

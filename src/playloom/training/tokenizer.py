@@ -23,11 +23,10 @@ from playloom.models.tokenizer.networks import Decoder
 from playloom.models.tokenizer.quantizer import codebook_use
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, to_pixels
 from playloom.training.artifacts import PretrainedModel, save_tokenizer, training_facts
-from playloom.training.config import LoopConfig
 from playloom.training.distributed import dist_info
 from playloom.training.logger import strip
 from playloom.training.loop import Loop, Report
-from playloom.training.task import Batch, ModuleLoss, StepContext, TrainingResult
+from playloom.training.task import Batch, LoopConfig, ModuleLoss, StepContext, TrainingResult
 
 _STRIP_WIDTH = 6
 

@@ -30,10 +30,9 @@ from playloom.models.transformer.transformer import Transformer
 from playloom.models.world_model import ModelConfig, build_transformer
 from playloom.provenance import stamp
 from playloom.training.artifacts import PretrainedModel
-from playloom.training.config import LoopConfig
 from playloom.training.distributed import dist_info
 from playloom.training.logger import strip
-from playloom.training.task import Batch, ModuleLoss, StepContext
+from playloom.training.task import Batch, LoopConfig, ModuleLoss, StepContext
 
 _PREVIEW_FRAMES = 6
 

@@ -8,8 +8,8 @@ import pytest
 from playloom.errors import ConfigError
 from playloom.json_io import from_mapping, to_mapping
 from playloom.training.checkpoint import differences
-from playloom.training.config import LoopConfig
 from playloom.training.optim import learning_rate_factor, progress
+from playloom.training.task import LoopConfig
 from playloom.training.tokenizer import TokenizerTrainingConfig
 from playloom.training.world_model import WorldConfig
 
