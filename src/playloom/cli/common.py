@@ -375,17 +375,3 @@ def read_script(prompt: Mapping[str, Any], script: str | None, model: str | None
 def has_display() -> bool:
     """Return True if a browser window can be opened here."""
     return os.name == "nt" or os.uname().sysname == "Darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
-
-
-def render(episode: Any) -> Iterator[Any]:
-    """Render a recording's pictures; the game is imported only here."""
-    from playloom.games.arena.env import render_episode
-
-    return iter(render_episode(episode))
-
-
-def render_edited(episode: Any) -> Iterator[Any]:
-    """Render a recording's pictures with foreign objects, see `render`."""
-    from playloom.games.arena.edited import render_edited
-
-    return render_edited(episode)

@@ -15,6 +15,7 @@ import typer
 
 from playloom.cli import common
 from playloom.errors import BadInputError, PlayloomError
+from playloom.games import render
 
 if TYPE_CHECKING:
     from playloom.games.gymnasium.recorder import Recorded
@@ -156,7 +157,7 @@ def export_command(
     from playloom.data.export import export_episodes
 
     with common.progress("exporting", "episodes") as bar, common.stopping("nothing was written", after_step=False):
-        count = export_episodes(source, out, to, common.render, bar)
+        count = export_episodes(source, out, to, render, bar)
     typer.echo(f"{common.count(count, 'episode')}: {out}")
 
 

@@ -12,6 +12,7 @@ import typer
 from playloom.cli import common
 from playloom.cli.serve import require_serving
 from playloom.errors import ActionError, PlayloomError
+from playloom.games import render
 
 if TYPE_CHECKING:
     from playloom.inference.generate import DreamReport
@@ -73,7 +74,7 @@ def dream_command(
 
         set_threads(threads)
         job = DreamJob(mode=mode, steps=steps, actions=actions, out=out, **prompt, **sampling, **engine)
-        report = run_dream(job, render=common.render, progress=bar, stop=stop)
+        report = run_dream(job, render=render, progress=bar, stop=stop)
     _print_report(report, as_json)
     if report.clip.stopped:
         raise typer.Exit(stop.code)
@@ -204,7 +205,7 @@ def play_command(
 
         result = play_live(
             job,
-            render=common.render,
+            render=render,
             machine=machine(pick_device(engine["device"])),
             on_start=lambda name: typer.echo(
                 f"playing {name} for {seconds:g} s at {fps:g} frames per second ...", err=as_json

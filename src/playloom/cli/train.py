@@ -13,6 +13,7 @@ import typer
 from playloom.actions.controller import CONTROLS
 from playloom.cli import common
 from playloom.errors import CheckpointError, ConfigError, did_you_mean
+from playloom.games import render, render_edited
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -367,11 +368,11 @@ def _prepare_options(bar: common.Progress, workers: int, edited: float = 0.0) ->
     from playloom.training.data_source import PrepareOptions
 
     return PrepareOptions(
-        render=common.render,
+        render=render,
         workers=workers,
         progress=bar.of("preparing"),
         edited=edited,
-        render_edited=common.render_edited,
+        render_edited=render_edited,
     )
 
 

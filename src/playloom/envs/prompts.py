@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from playloom.data.dataset import INDEX, FrameDataset
 from playloom.data.prompts import find_prompt, list_prompts, load_prompt, prompt_folder
-from playloom.data.recording import Episode
 from playloom.data.sampler import alive_spans
 from playloom.errors import BadInputError, RecordingError
+from playloom.games import render
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session
@@ -96,19 +96,13 @@ def _named(spec: str | Path, model: WorldModel) -> PromptSource:
         context=model.config.transformer.context_steps,
         frame_size=(sizes.frame_height, sizes.frame_width),
         horizon=0,
-        render=_render,
+        render=render,
         model=model.folder,
     )
     codes_TN = data.codes_TN if data.weights == model.fingerprint else None
     prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
     generated = data.dreamed_T is not None and bool(data.dreamed_T[-1])
     return lambda: (prompt, generated)
-
-
-def _render(episode: Episode) -> Iterator[NDArray[Any]]:
-    from playloom.games.arena.env import render_episode
-
-    return render_episode(episode)
 
 
 class InitialState(NamedTuple):
