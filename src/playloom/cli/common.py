@@ -95,6 +95,13 @@ DecodeOrder = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads. Default: OMP_NUM_THREADS, else the cores this process may use.")
 ]
+TopK = Annotated[int | None, typer.Option(min=1, help="Sample from the k most likely tokens only.")]
+TopP = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Sample from the most likely tokens with total probability p.")
+]
+NumberedOut = Annotated[
+    Path, typer.Option(callback=numbered_folder, help="Output folder; numbered after an earlier one.")
+]
 Timestamp = Annotated[
     bool, typer.Option("--timestamp", help="Put the time into manifests; two runs then differ in their bytes.")
 ]
@@ -126,10 +133,8 @@ def sampling(
     temperature: Annotated[
         float | None, typer.Option(min=0, help="0 is greedy; default: the model's card, else 0.9.", show_default=False)
     ] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the k most likely tokens only.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Sample from the most likely tokens with total probability p.")
-    ] = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
     action_temperature: Annotated[
         float | None,
         typer.Option(min=0, help="Temperature of generated inputs; default: --temperature, else the model's card."),

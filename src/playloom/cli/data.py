@@ -6,8 +6,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,7 +17,7 @@ from playloom.errors import BadInputError, PlayloomError
 from playloom.games import render
 
 if TYPE_CHECKING:
-    from playloom.games.gymnasium.recorder import Recorded
+    from playloom.data.dataset import FrameDataset, TokenDataset
 
 
 def _rectangle(text: str) -> tuple[int, int, int, int]:
@@ -86,8 +85,7 @@ def import_command(
     An unusable recording is skipped and listed (exit code 1). The same command continues a stopped import.
     """
     from playloom.data.importing.build import check_folder, import_recordings
-    from playloom.data.importing.decode import ClipEncoder
-    from playloom.data.importing.recordings import SPLITS, ImportOptions
+    from playloom.data.importing.recordings import ImportOptions
 
     check_folder(recordings)  # before torch is imported
     skipped: list[str] = []
@@ -97,13 +95,9 @@ def import_command(
 
         sizes, encoder = preset_of(preset).tokenizer, None
         if tokenizer is not None:
-            from playloom.training.artifacts import load_encode, load_origin
+            from playloom.training.artifacts import clip_encoder
 
-            origin = load_origin(tokenizer)
-            sizes = origin.tokenizer.config
-            load = partial(load_encode, tokenizer, 1 if workers or cluster else None)
-            slots = sizes.grid_height * sizes.grid_width
-            encoder = ClipEncoder(load=load, slots=slots, fingerprint=origin.name)
+            sizes, encoder = clip_encoder(tokenizer, 1 if workers or cluster else None)
         options = ImportOptions(
             frame_size=(sizes.frame_height, sizes.frame_width),
             resize=resize,
@@ -131,6 +125,14 @@ def import_command(
         typer.echo(note)
     for sentence in skipped:
         typer.echo(f"skipped: {sentence}", err=True)
+    _print_imported(store, out, tokenizer, report)
+    if skipped:
+        raise typer.Exit(2 if strict else common.SKIPPED)
+
+
+def _print_imported(store: FrameDataset | TokenDataset, out: Path, tokenizer: str | None, report: bool) -> None:
+    from playloom.data.importing.recordings import SPLITS
+
     for name in SPLITS:
         spans = store.of_split(name)
         if spans:
@@ -144,8 +146,6 @@ def import_command(
     if report:
         typer.echo(f"card and report: {out / 'card.md'}, {out / 'report.html'}")
     typer.echo(f"{out}  (next: playloom {on})")
-    if skipped:
-        raise typer.Exit(2 if strict else common.SKIPPED)
 
 
 def export_command(
@@ -200,27 +200,15 @@ def record_command(
     seed and actions. Those of an environment are a data set for `train --data`, with rewards and terminations; an
     episode that fails is skipped and listed (exit code 1).
     """
-    left = f"the same command continues: {out}"
     if env is not None:
-        with common.progress("recording", "frames") as bar, common.stopping(left, after_step=False):
-            recorded = _record_environment(call.params, bar)
-        skipped = list(recorded.skipped)
-        frames, count = len(recorded.dataset), len(recorded.dataset.spans)
-        if as_json:
-            common.print_json({"folder": out, "episodes": count, "frames": frames, "skipped": skipped})
-        else:
-            typer.echo("\n".join((*recorded.notes, f"{frames} frames of {common.count(count, 'episode')}: {out}")))
-        for sentence in skipped:
-            typer.echo(f"skipped: {sentence}", err=True)
-        if skipped:
-            raise typer.Exit(common.SKIPPED)
+        _record_environment(call.params)
         return
     common.refuse(
         call, ("env_options", "policy", "actions", "info", "frame_skip", "preset", "resize"), "applies to --env only"
     )
     from playloom.games.recorder import record_episodes
 
-    before = 0
+    left, before = f"the same command continues: {out}", 0
     with common.progress("recording", "episodes") as bar, common.stopping(left, after_step=False):
 
         def report(done: int, total: int, known: int) -> None:
@@ -236,7 +224,7 @@ def record_command(
     typer.echo(f"{common.count(len(paths), 'episode')} of {steps} steps{known}: {out}")
 
 
-def _record_environment(given: Mapping[str, Any], progress: Callable[[int, int], None]) -> Recorded:
+def _record_environment(given: Mapping[str, Any]) -> None:
     """Record a Gymnasium environment; `given` has the values of the options."""
     from playloom.games.gymnasium.player import STEPS_PER_SECOND, GymnasiumRecording
     from playloom.games.gymnasium.recorder import record_environment
@@ -254,22 +242,28 @@ def _record_environment(given: Mapping[str, Any], progress: Callable[[int, int],
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # modules of --env and --policy may lie here
     sizes = preset(given["preset"]).tokenizer
+    names = None if given["info"] is None else [name.strip() for name in given["info"].split(",")]
     recording = GymnasiumRecording(
-        env=given["env"],
         frame_size=(sizes.frame_height, sizes.frame_width),
         options=options,
-        policy=given["policy"],
         actions=None if given["actions"] is None else str(given["actions"]),
-        info=None
-        if given["info"] is None
-        else tuple(name.strip() for name in given["info"].split(",") if name.strip()),
-        resize=given["resize"],
-        frame_skip=given["frame_skip"],
-        steps=given["steps"],
-        seed=given["seed"],
+        info=None if names is None else tuple(filter(None, names)),
+        **{name: given[name] for name in ("env", "policy", "resize", "frame_skip", "steps", "seed")},
     )
-    frames = math.ceil(given["hours"] * 3600 * STEPS_PER_SECOND)
-    return record_environment(given["out"], recording, frames, processes=given["processes"], progress=progress)
+    frames, out = math.ceil(given["hours"] * 3600 * STEPS_PER_SECOND), given["out"]
+    left = f"the same command continues: {out}"
+    with common.progress("recording", "frames") as bar, common.stopping(left, after_step=False):
+        recorded = record_environment(out, recording, frames, processes=given["processes"], progress=bar)
+    skipped = list(recorded.skipped)
+    frames, count = len(recorded.dataset), len(recorded.dataset.spans)
+    if given["as_json"]:
+        common.print_json({"folder": out, "episodes": count, "frames": frames, "skipped": skipped})
+    else:
+        typer.echo("\n".join((*recorded.notes, f"{frames} frames of {common.count(count, 'episode')}: {out}")))
+    for sentence in skipped:
+        typer.echo(f"skipped: {sentence}", err=True)
+    if skipped:
+        raise typer.Exit(common.SKIPPED)
 
 
 def view_command(

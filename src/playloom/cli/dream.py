@@ -37,9 +37,7 @@ def dream_command(
     actions: Annotated[
         str | None, typer.Option(help="A CSV, or held inputs such as 'right_stick_x=1 for 10; forward'.")
     ] = None,
-    out: Annotated[
-        Path, typer.Option(callback=common.numbered_folder, help="Output folder; numbered after an earlier one.")
-    ] = Path("out/dream"),
+    out: common.NumberedOut = Path("out/dream"),
     sampling: dict[str, Any],
     engine: dict[str, Any],
     threads: common.Threads = None,
@@ -139,17 +137,7 @@ def _print_report(report: DreamReport, as_json: bool) -> None:
         typer.echo(f"  {name:<14} {what}")
 
 
-@common.with_options(common.engine, common.prompt, common.sampling)
-def play_command(
-    call: typer.Context,
-    *,
-    engine: dict[str, Any],
-    threads: common.Threads = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port of the page; default 5000, 0 takes a free one.")
-    ] = None,
-    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
-    headless: Annotated[bool, typer.Option("--headless", help="Without a page: play a script, and measure.")] = False,
+def live(
     script: Annotated[
         str | None,
         typer.Option(help="With --headless: the input, repeated: a CSV, or 'forward for 2s; turn_left'."),
@@ -160,6 +148,22 @@ def play_command(
         Literal["person", "model", "both"],
         typer.Option(help="With --headless. person: the script; both: the script while it has input, else the model."),
     ] = "person",
+) -> None:
+    """A script that plays against the real clock."""
+
+
+@common.with_options(common.engine, live, common.prompt, common.sampling)
+def play_command(
+    call: typer.Context,
+    *,
+    engine: dict[str, Any],
+    threads: common.Threads = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the page; default 5000, 0 takes a free one.")
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    headless: Annotated[bool, typer.Option("--headless", help="Without a page: play a script, and measure.")] = False,
+    live: dict[str, Any],
     prompt: dict[str, Any],
     sampling: dict[str, Any],
     out: Annotated[
@@ -182,11 +186,15 @@ def play_command(
         _serve(threads=threads, port=port, browser=browser, **engine)
         return
     common.refuse(call, ("port", "browser"), "does not apply to --headless")
-    if script is None and controller != "model":
+    _play_headless(live, {"out": out, **engine, **prompt, **sampling}, threads, as_json)
+
+
+def _play_headless(live: dict[str, Any], options: dict[str, Any], threads: int | None, as_json: bool) -> None:
+    if live["script"] is None and live["controller"] != "model":
         raise ActionError(
             "--script is required unless --controller is 'model', as in --script 'forward for 2s; turn_left for 1s'"
         )
-    actions_SA, notes = common.read_script(prompt, script, engine["model"])
+    actions_SA, notes = common.read_script(options, live.pop("script"), options["model"])
     with (
         common.progress("playing", "ticks", timed=True) as bar,
         common.stopping("nothing was kept", after_step=True) as stop,
@@ -195,21 +203,19 @@ def play_command(
         from playloom.inference.realtime.run import LiveJob, play_live
 
         set_threads(threads)
-        live = {"script_SA": actions_SA, "seconds": seconds, "fps": fps, "controller": controller, "out": out}
-        job = LiveJob(**live, **engine, **prompt, **sampling)
+        job = LiveJob(script_SA=actions_SA, **live, **options)
         ticks = iter(range(1, job.ticks + 2))
 
         def before_tick() -> bool:
             bar(min(next(ticks, job.ticks), job.ticks) - 1, job.ticks)
             return stop()
 
+        greeting = f"for {job.seconds:g} s at {job.fps:g} frames per second ..."
         result = play_live(
             job,
             render=render,
-            machine=machine(pick_device(engine["device"])),
-            on_start=lambda name: typer.echo(
-                f"playing {name} for {seconds:g} s at {fps:g} frames per second ...", err=as_json
-            ),
+            machine=machine(pick_device(options["device"])),
+            on_start=lambda name: typer.echo(f"playing {name} {greeting}", err=as_json),
             stop=before_tick,
         )
         was_stopped = stop()

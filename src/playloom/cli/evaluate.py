@@ -150,13 +150,7 @@ def _settings(
 
 def act_command(
     call: typer.Context,
-    out: Annotated[
-        Path,
-        typer.Option(
-            callback=common.numbered_folder,
-            help="Folder for recordings, videos and metrics; numbered after an earlier one.",
-        ),
-    ] = Path("out/act"),
+    out: common.NumberedOut = Path("out/act"),
     model: common.Model = None,
     policy: Annotated[
         Player | None, typer.Option(help="model (default), repeat, random, or a scripted player's style.")
@@ -168,10 +162,8 @@ def act_command(
     games: Annotated[int, typer.Option(min=1, help="Number of games.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first game; the next games count up.")] = 1000,
     temperature: Annotated[float, typer.Option(min=0, help="Temperature of the model's inputs; 0 is greedy.")] = 1.0,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the k most likely values only.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Sample from the most likely values with total probability p.")
-    ] = None,
+    top_k: common.TopK = None,
+    top_p: common.TopP = None,
     videos: Annotated[
         int | None,
         typer.Option(min=0, help="Games of each policy with a video; default: all, with --compare the first."),
@@ -217,10 +209,9 @@ def act_command(
             progress=lambda player, done, total: bar(done, total, f"playing ({player})"),
         )
         was_stopped = stop()
-    if report.games:
-        _print_games(report, as_json)
-    elif not was_stopped:
+    if not report.games and not was_stopped:
         raise BadInputError(f"every game ended before its policy took a step: got --seconds {seconds:g}; give more")
+    _print_games(report, as_json)
     if was_stopped:
         left = f"finished games are kept: {report.folder}" if report.games else "no game was finished"
         typer.echo(f"stopped; {left}", err=True)
@@ -228,6 +219,8 @@ def act_command(
 
 
 def _print_games(report: ActReport, as_json: bool) -> None:
+    if not report.games:
+        return
     if as_json:
         common.print_json({**report.means(), "folder": report.folder})
         return

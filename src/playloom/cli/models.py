@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from playloom.cli import common
+
+if TYPE_CHECKING:
+    from playloom.training.plan import Machine, TrainingPlan
+
+_GB = 1e9
 
 
 def models_command(
@@ -89,27 +94,29 @@ def plan_command(
     if as_json:
         common.print_json({"preset": preset, "machine": machine, "devices": devices, **dataclasses.asdict(plan)})
         return
-    size, gigabyte = find_machine(machine), 1e9
-    rows = [
-        ["parameters", f"{plan.parameters / 1e6:,.1f} M"],
-        ["memory of a device", f"{plan.memory_bytes / gigabyte:,.1f} GB of {size.memory / gigabyte:,.0f} GB"],
-        ["  weights and optimiser", f"{plan.state_bytes / gigabyte:,.1f} GB"],
-        ["  activations", f"{plan.activation_bytes / gigabyte:,.1f} GB"],
-        ["tokens per second", f"{plan.tokens_per_second:,.0f}"],
-        ["steps", f"{plan.steps:,}"],
-        ["hours" if plan.days < 2 else "days", f"{plan.days * (24 if plan.days < 2 else 1):,.1f}"],
-        ["disk: frames", f"{plan.frame_bytes / gigabyte:,.1f} GB"],
-        ["disk: codes", f"{plan.code_bytes / gigabyte:,.2f} GB"],
-        ["disk: checkpoints", f"{plan.checkpoint_bytes / gigabyte:,.2f} GB"],
-    ]
-    typer.echo(common.text_table([preset, f"{devices} x {machine}"], rows))
+    typer.echo(common.text_table([preset, f"{devices} x {machine}"], _plan_rows(plan, find_machine(machine))))
     typer.echo(
-        f"assumed: {utilisation:.0%} of {size.rate / 1e12:,.0f} TFLOP/s, {RESERVED / gigabyte:g} GB for context and "
-        f"gaps, {hours:g} hours of play, {epochs:g} epochs; not measured on this machine"
+        f"assumed: {utilisation:.0%} of {find_machine(machine).rate / 1e12:,.0f} TFLOP/s, {RESERVED / _GB:g} GB for "
+        f"context and gaps, {hours:g} hours of play, {epochs:g} epochs; not measured on this machine"
     )
     if not plan.fits:
         typer.echo("it does not fit: lower --batch, or add --activation-checkpointing or --strategy fsdp", err=True)
         raise typer.Exit(1)
+
+
+def _plan_rows(plan: TrainingPlan, machine: Machine) -> list[list[str]]:
+    return [
+        ["parameters", f"{plan.parameters / 1e6:,.1f} M"],
+        ["memory of a device", f"{plan.memory_bytes / _GB:,.1f} GB of {machine.memory / _GB:,.0f} GB"],
+        ["  weights and optimiser", f"{plan.state_bytes / _GB:,.1f} GB"],
+        ["  activations", f"{plan.activation_bytes / _GB:,.1f} GB"],
+        ["tokens per second", f"{plan.tokens_per_second:,.0f}"],
+        ["steps", f"{plan.steps:,}"],
+        ["hours" if plan.days < 2 else "days", f"{plan.days * (24 if plan.days < 2 else 1):,.1f}"],
+        ["disk: frames", f"{plan.frame_bytes / _GB:,.1f} GB"],
+        ["disk: codes", f"{plan.code_bytes / _GB:,.2f} GB"],
+        ["disk: checkpoints", f"{plan.checkpoint_bytes / _GB:,.2f} GB"],
+    ]
 
 
 def bench_command(

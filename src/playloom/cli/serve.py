@@ -119,12 +119,7 @@ def call_command(
     schema: Annotated[
         Literal["auto", "binned", "named"], typer.Option(help="Encoding of the actions in responses.")
     ] = "auto",
-    tokens: Annotated[
-        bool,
-        typer.Option(
-            "--tokens/--no-tokens", help="Send tokens of responses back; without: the server encodes frames again."
-        ),
-    ] = True,
+    tokens: Annotated[bool, typer.Option(help="Send tokens of responses back, else frames are encoded again.")] = True,
     timeout: Annotated[float, typer.Option(help="Seconds per attempt.")] = 60.0,
     retries: Annotated[int, typer.Option(help="Retries on 429, 5xx, timeouts and lost connections.")] = 4,
 ) -> None:

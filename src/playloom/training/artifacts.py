@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, SLOT_NAMES
 from playloom.data.dataset import FrameDataset, TokenDataset
-from playloom.data.importing.decode import Encode
+from playloom.data.importing.decode import ClipEncoder, Encode
 from playloom.device import pick_device, set_threads
 from playloom.errors import CheckpointError
 from playloom.json_io import read_json, to_mapping, write_json
@@ -108,6 +109,14 @@ def load_encode(name: str, threads: int | None = None) -> Encode:
         return tokenizer.encode(torch.from_numpy(frames_BHWC).to(device)).cpu().numpy().astype(np.uint16)
 
     return encode
+
+
+def clip_encoder(name: str, threads: int | None = None) -> tuple[TokenizerConfig, ClipEncoder]:
+    """Return the sizes and the encoder, for an import, of a model or a tokenizer; arguments of `load_encode`."""
+    origin = load_origin(name)
+    sizes = origin.tokenizer.config
+    load = partial(load_encode, name, threads)
+    return sizes, ClipEncoder(load=load, slots=sizes.grid_height * sizes.grid_width, fingerprint=origin.name)
 
 
 def save_model_like(folder: Path, model: WorldModel, source: PretrainedModel) -> None:
