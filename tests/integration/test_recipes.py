@@ -1,5 +1,6 @@
 """The recipes: settings that load, sessions that end and continue, a smoke test from nothing to a model's folder."""
 
+import dataclasses
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from playloom.data.prompts import load_prompt_file
 from playloom.data.recording import list_episodes
 from playloom.evaluation.config import EvaluationSettings
 from playloom.games.recorder import plan_episode
-from playloom.json_io import from_mapping, plain, to_mapping
+from playloom.json_io import from_mapping, plain
 from playloom.models.checkpoint import load_model
 from playloom.models.presets import preset
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
@@ -69,7 +70,7 @@ def test_settings_are_those_of_a_training(path):
     kind = next((kinds[word] for word in kinds if path.stem.endswith(word)), WorldConfig)
     if "model" in values:
         assert_holds(ModelConfig.from_dict(values["model"]).to_dict(), values.pop("model"))
-    assert_holds(plain(to_mapping(from_mapping(kind, values))), values)
+    assert_holds(plain(dataclasses.asdict(from_mapping(kind, values))), values)
 
 
 def assert_holds(config, values):

@@ -108,14 +108,10 @@ def _named(spec: str | Path, model: WorldModel) -> PromptSource:
 class InitialState(NamedTuple):
     """A prefilled prompt."""
 
-    session: Session
-    """Forked, never stepped."""
-    frame_HWC: NDArray[np.uint8]
-    """The prompt's last frame, uint8 [H, W, 3]."""
-    codes_N: NDArray[np.int64]
-    """Codes of that frame."""
-    generated: bool
-    """True if that frame was generated."""
+    session: Session  # forked, never stepped
+    frame_HWC: NDArray[np.uint8]  # the prompt's last frame, uint8 [H, W, 3]
+    codes_N: NDArray[np.int64]  # codes of that frame
+    generated: bool  # true if that frame was generated
 
 
 class InitialStates:

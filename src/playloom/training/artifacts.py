@@ -5,6 +5,7 @@ Weights are rounded to float16 before anything is tokenised: transformers learn 
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.data.importing.decode import ClipEncoder, Encode
 from playloom.device import pick_device, set_threads
 from playloom.errors import CheckpointError
-from playloom.json_io import read_json, to_mapping, write_json
+from playloom.json_io import read_json, write_json
 from playloom.models.card import tokenizer_card, write_card
 from playloom.models.checkpoint import (
     WorldModel,
@@ -140,7 +141,7 @@ def training_facts(store: FrameDataset | TokenDataset, result: TrainingResult, c
         "training_seconds": round(result.elapsed, 1),
         "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
         "validation": result.validation,
-        "settings": to_mapping(config),
+        "settings": dataclasses.asdict(config),
     }
 
 

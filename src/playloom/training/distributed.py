@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import threading
@@ -49,7 +48,10 @@ def stop_requests() -> Iterator[threading.Event]:
 
 def make_fabric(config: LoopConfig) -> Any:
     """Return a launched fabric: one device, or one per process under torchrun."""
-    fabric_module = _fabric_module()
+    try:
+        import lightning_fabric
+    except ImportError as error:
+        raise MissingExtraError.of("lightning-fabric", "train") from error
     kind = pick_device(config.device).type
     if kind == "cpu":
         set_threads(config.threads)
@@ -62,9 +64,9 @@ def make_fabric(config: LoopConfig) -> Any:
     if dist_info()[1] > 1:
         strategy = "ddp"
         if config.strategy == "fsdp":
-            parallel = fabric_module.strategies.ModelParallelStrategy
+            parallel = lightning_fabric.strategies.ModelParallelStrategy
             strategy = parallel(_shard, data_parallel_size=dist_info()[1], tensor_parallel_size=1)
-    fabric = fabric_module.Fabric(
+    fabric = lightning_fabric.Fabric(
         accelerator=kind,
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
@@ -73,13 +75,6 @@ def make_fabric(config: LoopConfig) -> Any:
     )
     fabric.launch()
     return fabric
-
-
-def _fabric_module() -> Any:
-    for name in ("lightning_fabric", "lightning.fabric"):
-        with contextlib.suppress(ImportError):
-            return importlib.import_module(name)
-    raise MissingExtraError.of("lightning-fabric", "train")
 
 
 def _shard(module: nn.Module, mesh: Any) -> nn.Module:

@@ -69,14 +69,11 @@ class ForeignObject:
 
     x: float  # map units
     y: float
-    start: int
-    """First step of the episode that shows it, up to two steps early."""
-    steps: int
-    """Number of steps that it stays."""
+    start: int  # first step of the episode that shows it, up to two steps early
+    steps: int  # number of steps that it stays
     height: float  # map units
     width: float
-    seed: int
-    """Seed of its sprite, see `draw_sprite`."""
+    seed: int  # seed of its sprite, see `draw_sprite`
 
 
 def arena_wad(variant: Variant, objects: Sequence[ForeignObject] = ()) -> bytes:
