@@ -18,6 +18,7 @@ from urllib.request import urlopen
 import pytest
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+KEY = "open sesame"
 QUIET = (
     "--no-sandbox",
     "--disable-gpu",
@@ -104,11 +105,20 @@ class ServerProcess:
             self._process = None
 
 
-@contextmanager
-def running(**settings: Any) -> Iterator[ServerProcess]:
-    """A server for the tests of one module; skips them where there is no Chromium."""
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The server of all tests of the page."""
+    yield from _running(ServerProcess(stories=tmp_path_factory.mktemp("stories")))
+
+
+@pytest.fixture(scope="session")
+def locked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with the key `KEY`."""
+    yield from _running(ServerProcess(key=KEY, stories=tmp_path_factory.mktemp("locked-stories")))
+
+
+def _running(process: ServerProcess) -> Iterator[ServerProcess]:
     chromium_or_skip()
-    process = ServerProcess(**settings)
     process.start()
     yield process
     process.kill()
