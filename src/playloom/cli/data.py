@@ -18,6 +18,10 @@ from playloom.games import render
 
 if TYPE_CHECKING:
     from playloom.data.dataset import FrameDataset, TokenDataset
+    from playloom.data.importing.recordings import ImportOptions
+
+
+_OF_ENVIRONMENTS = ("env_options", "policy", "actions", "info", "frame_skip", "preset", "resize")
 
 
 def _rectangle(text: str) -> tuple[int, int, int, int]:
@@ -37,12 +41,7 @@ def _seconds(text: str) -> float:
     return value
 
 
-def import_command(
-    recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, LeRobot ...")],
-    out: Annotated[
-        Path, typer.Option(callback=common.own_folder, help="Folder of the data set, for `train --data`.")
-    ] = Path("data"),
-    preset: Annotated[str, typer.Option(help="Model sizes that decide the frame size.")] = "arena-live",
+def reading(
     resize: common.Resize = "crop",
     mask: Annotated[
         list[str] | None,
@@ -72,6 +71,19 @@ def import_command(
         Literal["train", "validation", "test"] | None,
         typer.Option(help="Split of all recordings; default: some go to validation and test."),
     ] = None,
+) -> None:
+    """How recordings are read."""
+
+
+@common.with_options(reading)
+def import_command(
+    *,
+    recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, LeRobot ...")],
+    out: Annotated[
+        Path, typer.Option(callback=common.own_folder, help="Folder of the data set, for `train --data`.")
+    ] = Path("data"),
+    preset: Annotated[str, typer.Option(help="Model sizes that decide the frame size.")] = "arena-live",
+    reading: dict[str, Any],
     tokenizer: Annotated[
         str | None, typer.Option(help="Store codes of this model or tokenizer run, and never the frames.")
     ] = None,
@@ -85,7 +97,6 @@ def import_command(
     An unusable recording is skipped and listed (exit code 1). The same command continues a stopped import.
     """
     from playloom.data.importing.build import check_folder, import_recordings
-    from playloom.data.importing.recordings import ImportOptions
 
     check_folder(recordings)  # before torch is imported
     skipped: list[str] = []
@@ -98,18 +109,7 @@ def import_command(
             from playloom.training.artifacts import clip_encoder
 
             sizes, encoder = clip_encoder(tokenizer, 1 if workers or cluster else None)
-        options = ImportOptions(
-            frame_size=(sizes.frame_height, sizes.frame_width),
-            resize=resize,
-            masks=tuple(map(_rectangle, mask or ())),
-            mapping=tuple(mapping or ()),
-            schema=schema,
-            offset=0.0 if offset is None or offset == "auto" else _seconds(offset),
-            estimate_clock=None if offset is None else offset == "auto",
-            rate=rate,
-            format=recording_format,
-            split=split,
-        )
+        options = _import_options((sizes.frame_height, sizes.frame_width), **reading)
         store, notes = import_recordings(
             recordings,
             out,
@@ -128,6 +128,28 @@ def import_command(
     _print_imported(store, out, tokenizer, report)
     if skipped:
         raise typer.Exit(2 if strict else common.SKIPPED)
+
+
+def _import_options(
+    frame_size: tuple[int, int],
+    *,
+    mask: list[str] | None,
+    mapping: list[str] | None,
+    offset: str | None,
+    recording_format: str,
+    **rest: Any,
+) -> ImportOptions:
+    from playloom.data.importing.recordings import ImportOptions
+
+    return ImportOptions(
+        frame_size=frame_size,
+        masks=tuple(map(_rectangle, mask or ())),
+        mapping=tuple(mapping or ()),
+        offset=0.0 if offset is None or offset == "auto" else _seconds(offset),
+        estimate_clock=None if offset is None else offset == "auto",
+        format=recording_format,
+        **rest,
+    )
 
 
 def _print_imported(store: FrameDataset | TokenDataset, out: Path, tokenizer: str | None, report: bool) -> None:
@@ -203,9 +225,7 @@ def record_command(
     if env is not None:
         _record_environment(call.params)
         return
-    common.refuse(
-        call, ("env_options", "policy", "actions", "info", "frame_skip", "preset", "resize"), "applies to --env only"
-    )
+    common.refuse(call, _OF_ENVIRONMENTS, "applies to --env only")
     from playloom.games.recorder import record_episodes
 
     left, before = f"the same command continues: {out}", 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -63,28 +64,17 @@ def evaluate_command(
     path = out or cache_dir / "evaluation.json"
     common.out_file(path)
     ensure_writable(cache_dir / "horizon.png")
-    sizes = common.read_settings(config)
+    settings = partial(_settings, engine["decode_order"], common.read_settings(config), sampling, quick, game, seed)
     latest: list[Report] = []
     with common.progress("evaluating") as bar:
         try:
             with common.stopping("the figures of finished parts are written", after_step=False):
-                from playloom.device import pick_device, set_threads
-                from playloom.evaluation.suite import PARTS, evaluate, require_extra
-                from playloom.evaluation.test_set import open_test_set
-                from playloom.models.checkpoint import load_model, model_folder
+                from playloom.device import set_threads
+                from playloom.evaluation.suite import require_extra
 
                 require_extra()
                 set_threads(threads)
-                model = load_model(model_folder(engine["model"]), pick_device(engine["device"]))
-                settings = _settings(model, engine["decode_order"], sizes, sampling, quick, game, seed)
-                store = open_test_set(data, cache_dir, lambda what, done, total: bar(done, total, what))
-                pieces = itertools.count(1)
-
-                def show(what: str) -> None:
-                    parts = f"{len(latest)} of {len(PARTS)} parts done"
-                    bar.show(f"{parts}, now {what}, piece {next(pieces)}", len(latest) / len(PARTS), "evaluating")
-
-                result = evaluate(model, store, settings, pictures=cache_dir, progress=show, part_done=latest.append)
+                result = _measure(engine, data, settings, cache_dir, bar, latest)
         except typer.Exit:
             if latest:
                 latest[-1].write(path)
@@ -94,6 +84,32 @@ def evaluate_command(
     if update_card:
         _update_card(engine["model"], result)
     _print_result(result, path, cache_dir, markdown, as_json)
+
+
+def _measure(
+    engine: Mapping[str, Any],
+    data: Path | None,
+    settings: Callable[[WorldModel], EvaluationSettings],
+    cache_dir: Path,
+    bar: common.Progress,
+    latest: list[Report],
+) -> Report:
+    """Evaluate; `latest` gets a report after every part."""
+    from playloom.device import pick_device
+    from playloom.evaluation.suite import PARTS, evaluate
+    from playloom.evaluation.test_set import open_test_set
+    from playloom.models.checkpoint import load_model, model_folder
+
+    model = load_model(model_folder(engine["model"]), pick_device(engine["device"]))
+    sizes = settings(model)
+    store = open_test_set(data, cache_dir, lambda what, done, total: bar(done, total, what))
+    pieces = itertools.count(1)
+
+    def show(what: str) -> None:
+        parts = f"{len(latest)} of {len(PARTS)} parts done"
+        bar.show(f"{parts}, now {what}, piece {next(pieces)}", len(latest) / len(PARTS), "evaluating")
+
+    return evaluate(model, store, sizes, pictures=cache_dir, progress=show, part_done=latest.append)
 
 
 def _update_card(model: str | None, result: Report) -> None:
@@ -123,13 +139,13 @@ def _print_result(result: Report, path: Path, cache_dir: Path, markdown: bool, a
 
 
 def _settings(
-    model: WorldModel,
     decode_order: DecodeOrder | None,
     sizes: Mapping[str, Any],
     sampling: Mapping[str, Any],
     quick: bool,
     game: bool,
     seed: int,
+    model: WorldModel,
 ) -> EvaluationSettings:
     """Combine flags, file and card; a model without row tokens gets raster, its only order."""
     from playloom.evaluation.config import EvaluationSettings
@@ -148,25 +164,32 @@ def _settings(
     return settings if game else dataclasses.replace(settings, game_segments=0)
 
 
+def match(
+    variant: Annotated[Literal["plaza", "court", "canyon"], typer.Option(help="The arena.")] = "plaza",
+    mode: Annotated[Literal["ffa", "4v4"], typer.Option(help="ffa: everyone for themselves; 4v4: two teams.")] = "ffa",
+    seconds: Annotated[float, typer.Option(help="Length of a game in game time.")] = 30.0,
+    games: Annotated[int, typer.Option(min=1, help="Number of games.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first game; the next games count up.")] = 1000,
+) -> None:
+    """The games."""
+
+
+@common.with_options(match)
 def act_command(
     call: typer.Context,
+    *,
     out: common.NumberedOut = Path("out/act"),
     model: common.Model = None,
     policy: Annotated[
         Player | None, typer.Option(help="model (default), repeat, random, or a scripted player's style.")
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Model and baselines on the same games.")] = False,
-    variant: Annotated[Literal["plaza", "court", "canyon"], typer.Option(help="The arena.")] = "plaza",
-    mode: Annotated[Literal["ffa", "4v4"], typer.Option(help="ffa: everyone for themselves; 4v4: two teams.")] = "ffa",
-    seconds: Annotated[float, typer.Option(help="Length of a game in game time.")] = 30.0,
-    games: Annotated[int, typer.Option(min=1, help="Number of games.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first game; the next games count up.")] = 1000,
+    match: dict[str, Any],
     temperature: Annotated[float, typer.Option(min=0, help="Temperature of the model's inputs; 0 is greedy.")] = 1.0,
     top_k: common.TopK = None,
     top_p: common.TopP = None,
     videos: Annotated[
-        int | None,
-        typer.Option(min=0, help="Games of each policy with a video; default: all, with --compare the first."),
+        int | None, typer.Option(min=0, help="Videos of each policy; default: of all games, of one with --compare.")
     ] = None,
     device: common.Device = "auto",
     threads: common.Threads = None,
@@ -191,16 +214,12 @@ def act_command(
         job = ActJob(
             players=COMPARED if compare else ("model" if policy is None else policy,),
             model=model,
-            variant=variant,
-            mode=mode,
-            seconds=seconds,
-            games=games,
-            seed=seed,
             sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
             device=device,
             out=out,
             videos=1 if compare and videos is None else videos,
             timestamp=timestamp,
+            **match,
         )
         report = run_act(
             job,
@@ -210,7 +229,9 @@ def act_command(
         )
         was_stopped = stop()
     if not report.games and not was_stopped:
-        raise BadInputError(f"every game ended before its policy took a step: got --seconds {seconds:g}; give more")
+        raise BadInputError(
+            f"every game ended before its policy took a step: got --seconds {match['seconds']:g}; give more"
+        )
     _print_games(report, as_json)
     if was_stopped:
         left = f"finished games are kept: {report.folder}" if report.games else "no game was finished"
