@@ -87,7 +87,7 @@ class ServerProcess:
         self._process = subprocess.Popen(
             command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while time.monotonic() < until:
             assert self._process.poll() is None, f"`{' '.join(command)}` ended with {self._process.returncode}"
             try:
@@ -95,7 +95,7 @@ class ServerProcess:
                     return
             except OSError:
                 time.sleep(0.1)
-        raise TimeoutError("the server did not answer for a minute")
+        raise TimeoutError("the server did not answer for three minutes")
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
