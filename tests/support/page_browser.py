@@ -119,9 +119,11 @@ def locked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerPr
 
 def _running(process: ServerProcess) -> Iterator[ServerProcess]:
     chromium_or_skip()
-    process.start()
-    yield process
-    process.kill()
+    try:
+        process.start()
+        yield process
+    finally:
+        process.kill()
 
 
 @contextmanager
