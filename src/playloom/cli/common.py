@@ -72,6 +72,15 @@ def out_file(out: Path | None) -> Path | None:
     return out
 
 
+def rectangle(text: str, option: str, *, signed: bool = False) -> tuple[int, int, int, int]:
+    """Parse x, y, width and height in pixels; `signed`: x and y may be negative, as on a screen of two monitors."""
+    corner = r"-?\d+" if signed else r"\d+"
+    if not re.fullmatch(rf"{corner},{corner},\d+,\d+", text):
+        raise BadInputError(f"{option} is wrong: got {text!r:.40}, expected x,y,width,height in pixels")
+    x, y, width, height = map(int, text.split(","))
+    return x, y, width, height
+
+
 Resize = Annotated[
     Literal["crop", "letterbox", "stretch"],
     typer.Option(help="Crop pictures of another shape, add black bars, or change their shape."),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,13 +21,6 @@ if TYPE_CHECKING:
 
 
 _OF_ENVIRONMENTS = ("env_options", "policy", "actions", "info", "frame_skip", "preset", "resize")
-
-
-def _rectangle(text: str) -> tuple[int, int, int, int]:
-    if not re.fullmatch(r"\d+(,\d+){3}", text):
-        raise BadInputError(f"--mask is wrong: got {text!r:.40}, expected x,y,width,height in pixels")
-    x, y, width, height = map(int, text.split(","))
-    return x, y, width, height
 
 
 def _seconds(text: str) -> float:
@@ -143,7 +135,7 @@ def _import_options(
 
     return ImportOptions(
         frame_size=frame_size,
-        masks=tuple(map(_rectangle, mask or ())),
+        masks=tuple(common.rectangle(text, "--mask") for text in mask or ()),
         mapping=tuple(mapping or ()),
         offset=0.0 if offset is None or offset == "auto" else _seconds(offset),
         estimate_clock=None if offset is None else offset == "auto",
