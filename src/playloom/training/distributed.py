@@ -64,8 +64,9 @@ def make_fabric(config: LoopConfig) -> Any:
     if dist_info()[1] > 1:
         strategy = "ddp"
         if config.strategy == "fsdp":
-            parallel = lightning_fabric.strategies.ModelParallelStrategy
-            strategy = parallel(_shard, data_parallel_size=dist_info()[1], tensor_parallel_size=1)
+            from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+
+            strategy = ModelParallelStrategy(_shard, data_parallel_size=dist_info()[1], tensor_parallel_size=1)
     fabric = lightning_fabric.Fabric(
         accelerator=kind,
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
