@@ -1,5 +1,5 @@
 # make dream: set up and dream from a bundled prompt. make test: set up and run the fast tests; make test-slow: the rest.
-# make test-all: both. make coverage: both, with the share of lines that ran. make check: linters, types.
+# make test-all: both in one run. make coverage: the same, with the share of lines that ran. make check: linters, types.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -19,7 +19,8 @@ test: .venv/.installed-dev
 test-slow: .venv/.installed-dev
 	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
-test-all: test test-slow
+test-all: .venv/.installed-dev
+	$(BIN)/pytest -n 2 --dist worksteal
 
 coverage: .venv/.installed-dev
 	$(BIN)/pytest -n 2 --cov=playloom --cov-report=term:skip-covered
@@ -29,7 +30,7 @@ check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: .venv/.installed-docs
+docs: .venv/.installed-dev
 	$(BIN)/mkdocs build --strict
 
 # The page's tests drive a real Chromium, those of capture a real X11 server; Debian and Ubuntu have them as packages.
@@ -62,13 +63,9 @@ $(STAMP): .venv/.torch pyproject.toml
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	touch $@
 
-.venv/.installed-dev: $(STAMP)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
-	touch $@
-
-.venv/.installed-docs: .venv/.installed-dev
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
-	touch $@
+.venv/.installed-dev: .venv/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,docs]"
+	touch $(STAMP) $@
 
 clean:
 	rm -rf .venv out

@@ -10,20 +10,18 @@ import dataclasses
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from playloom.actions.codec import Schema
 from playloom.actions.script import Action, as_script
 from playloom.atomic_io import atomic_write
-from playloom.data.recording import Episode
 from playloom.device import set_threads
 from playloom.errors import CheckpointError, MissingExtraError
+from playloom.games import render
 from playloom.inference.engine import Engine
 from playloom.inference.generate import DreamJob, GenerationConfig, generate_clip, open_engine
 from playloom.inference.sampling import Sampling
@@ -109,7 +107,7 @@ class Model:
             mode=mode,
             schema=schema or "named",
         )
-        return generate_clip(self.engine, job, render=_render, progress=progress)
+        return generate_clip(self.engine, job, render=render, progress=progress)
 
     def open(
         self,
@@ -126,7 +124,7 @@ class Model:
         Args are those of `dream`. Notes on the prompt become Python warnings.
         """
         config = GenerationConfig(**self._start(prompt, seed, sampling, context, start_step, resize))
-        found, data = config.read_prompt(self.engine.model, horizon=0, render=_render)
+        found, data = config.read_prompt(self.engine.model, horizon=0, render=render)
         for note in data.notes:
             warnings.warn(note, stacklevel=2)
         return self.engine.open(found, sampling=config.sampling(self.engine.model), seed=seed)
@@ -236,9 +234,3 @@ def _hub() -> Any:
     except ImportError as error:
         raise MissingExtraError.of("huggingface_hub", "hub") from error
     return huggingface_hub
-
-
-def _render(episode: Episode) -> Iterator[NDArray[np.uint8]]:
-    from playloom.games.arena.env import render_episode
-
-    return iter(render_episode(episode))

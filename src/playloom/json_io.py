@@ -64,11 +64,6 @@ def from_mapping(config: type[Config], values: Mapping[str, Any], name: str = "c
     return config(**{key: _convert(key, value, hints[key]) for key, value in values.items()})
 
 
-def to_mapping(config: Any) -> dict[str, Any]:
-    """Return a dataclass as a dictionary; see `plain` for JSON values."""
-    return dataclasses.asdict(config)
-
-
 def _convert(key: str, value: Any, hint: Any) -> Any:
     choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     for choice in choices:

@@ -6,31 +6,17 @@ import base64
 import io
 import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from page_browser import STUB_GAMEPAD, ServerProcess, opened, running
+from page_browser import KEY, STUB_GAMEPAD, opened
 
-KEY = "open sesame"
 LIVE = ".stage[data-live=true]"
 GONE = ".curtain[data-line=waiting], .curtain[data-line=opening]"
 TURN_RIGHT, TURN_LEFT, REST = [0, 0, 1, 0], [0, 0, -1, 0], [0, 0, 0, 0]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerProcess]:
-    with running() as process:
-        yield process
-
-
-@pytest.fixture
-def locked_server() -> Iterator[ServerProcess]:
-    with running(key=KEY) as process:
-        yield process
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import json
 import re
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from page_browser import ServerProcess, opened, running
+from page_browser import KEY, opened
 
-KEY = "open sesame"
 FRAME = ".story-stage[data-node] .frame"
 TURN_RIGHT, RIGHT_STICK_X = 10, 14
 BRANCHES = ".amount:has(label:text-is('Branches')) input"
 PATIENCE = 60_000
 """Milliseconds; a machine that is busy dreams slowly."""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[ServerProcess]:
-    with running(stories=tmp_path_factory.mktemp("stories")) as process:
-        yield process
 
 
 @pytest.fixture
@@ -392,31 +385,26 @@ def test_a_window_made_narrower_makes_the_view_narrower(page):
     until(page, lambda: all_done(page))
 
 
-def test_a_shared_link_asks_for_the_key(browser, tmp_path):
-    server = ServerProcess(key=KEY, stories=tmp_path)
-    server.start()
-    try:
-        page = browser.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.goto(server.url)
-        page.fill("text=This server asks for a key.", KEY)
-        page.keyboard.press("Enter")
-        begin(page)
-        address = page.url
-        page.close()
-        other = browser.new_page()
-        other.set_default_timeout(PATIENCE)
-        other.goto(address)
-        other.fill("text=This server asks for a key.", KEY)
-        other.keyboard.press("Enter")
-        other.wait_for_selector(FRAME)
-        other.click("[data-do=order]")
-        other.wait_for_selector(".beside")
-        assert other.locator("text=This server asks for a key.").count() == 0
-        other.keyboard.press("x")
-        other.close()
-    finally:
-        server.kill()
+def test_a_shared_link_asks_for_the_key(browser, locked_server):
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(locked_server.url)
+    page.fill("text=This server asks for a key.", KEY)
+    page.keyboard.press("Enter")
+    begin(page)
+    address = page.url
+    page.close()
+    other = browser.new_page()
+    other.set_default_timeout(PATIENCE)
+    other.goto(address)
+    other.fill("text=This server asks for a key.", KEY)
+    other.keyboard.press("Enter")
+    other.wait_for_selector(FRAME)
+    other.click("[data-do=order]")
+    other.wait_for_selector(".beside")
+    assert other.locator("text=This server asks for a key.").count() == 0
+    other.keyboard.press("x")
+    other.close()
 
 
 def test_every_text_and_control_has_a_name(page):

@@ -155,7 +155,7 @@ def bad_input_gets_the_sentences_of_the_server(home):
 
 def one_is_killed_under_load(home, process, tags):
     """Requests that were not on it all succeed, its sessions are unknown, and a new one takes its place."""
-    answers, over, body = [], threading.Event(), score_body(num_steps_to_predict=20)
+    answers, dead_now, over, body = [], threading.Event(), threading.Event(), score_body(num_steps_to_predict=20)
 
     def user(where, path, body):
         while not over.is_set():
@@ -167,10 +167,12 @@ def one_is_killed_under_load(home, process, tags):
             answers.append((where, began, status))
             if status == 404:
                 return
+            if dead_now.is_set():
+                over.wait(0.3)  # leaves the new replica time to start
 
     sessions = [posted(home, f"/v1/sessions?at={tag}", {}).json()["token"] for tag in sorted(tags) * 2]
     users = [(replica_in(token), f"/v1/sessions/{token}/step", {}) for token in sessions]
-    users += [(tag, f"/score?at={tag}", body) for tag in tags] + [(None, "/score", body)] * 3
+    users += [(tag, f"/score?at={tag}", body) for tag in tags] + [(None, "/score", body)] * 2
     players = {tag: join(home, tag) for tag in tags}
     threads = [threading.Thread(target=user, args=args) for args in users]
     for thread in threads:
@@ -178,6 +180,7 @@ def one_is_killed_under_load(home, process, tags):
     time.sleep(1)
     next(child for child in family(process) if "ServeReplica" in " ".join(child.cmdline())).send_signal(signal.SIGKILL)
     killed = time.monotonic()
+    dead_now.set()
     new = replicas_up(home, expected=1, besides=tags)
     assert new, "a replica starts in its place"
     while sum(where is None and began > killed for where, began, _ in answers) < 3 and time.monotonic() < killed + 60:
@@ -206,7 +209,7 @@ def it_ends_in_good_order(home, process, log):
     """New work is refused, what runs is finished, and no process stays behind."""
     began, finished = time.monotonic(), []
     posted(home, "/score", score_body(num_steps_to_predict=20)).raise_for_status()
-    steps = max(20, int(40 / (time.monotonic() - began)))  # as many as take two seconds or so, alone
+    steps = max(20, int(30 / (time.monotonic() - began)))  # as many as take a second or two, alone
     player, _ = join(home, "any")
     running = threading.Thread(
         target=lambda: finished.append(posted(home, "/score", score_body(num_steps_to_predict=steps)))

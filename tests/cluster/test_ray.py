@@ -3,6 +3,7 @@
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 from starlette.responses import JSONResponse
@@ -10,7 +11,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from playloom.errors import ConfigError, ResourceError
 from playloom.server.middleware import AuthMiddleware
-from playloom.server.ray import StickyMiddleware, replica_resources, replicas_in
+from playloom.server.ray import StickyMiddleware, _start, replica_resources, replicas_in
 from playloom.server.settings import MAX_TOKEN_LENGTH, new_token, read_settings, replica_in
 from serving_toys import client, error_of, picture, settings
 
@@ -145,3 +146,16 @@ def test_contradictory_counts_are_refused():
         read_settings(replicas=3, max_replicas=2)
     with pytest.raises(ConfigError, match="replica"):
         read_settings(replica="a.b")
+
+
+def test_a_ray_that_starts_too_slowly_is_one_sentence(monkeypatch):
+    def init(**options):
+        raise Exception("The current node timed out during startup.")  # as Ray does
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("playloom.server.ray.ray.init", init)
+    with (
+        pytest.raises(ResourceError, match="cannot start the server: The current node timed out"),
+        ExitStack() as stack,
+    ):
+        _start(settings(), stack)

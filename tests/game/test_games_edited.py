@@ -16,7 +16,7 @@ from playloom.errors import GameError
 from playloom.games.arena.edited import plan_objects, render_edited
 from playloom.games.arena.env import render_episode
 from playloom.games.arena.maps import VARIANTS
-from playloom.games.arena.sprites import SHAPES, SIDE, draw_sprite
+from playloom.games.arena.textures import SHAPES, SIDE, draw_sprite
 from playloom.games.arena.wad import ForeignObject, arena_wad
 from playloom.games.recorder import EpisodePlan, record_plans
 
@@ -97,7 +97,7 @@ def test_sprites_are_many_and_none_is_a_test_object() -> None:
 def test_a_shape_never_has_the_colour_of_its_test_object(
     name: str, colour: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("playloom.games.arena.sprites.SHAPES", {name: SHAPES[name]})
+    monkeypatch.setattr("playloom.games.arena.textures.SHAPES", {name: SHAPES[name]})
     test = np.array(colour) - np.mean(colour)
     for seed in range(100):
         pixels = draw_sprite(seed)[..., :3].astype(float).reshape(-1, 3)

@@ -79,7 +79,7 @@ def test_another_action_is_noticed(episodes: list[Episode]) -> None:
 
 def test_states_follow_the_actions(episodes: list[Episode]) -> None:
     from playloom.actions.codec import decode_values
-    from playloom.games.arena.controls import turn_per_step
+    from playloom.games.arena.engine import turn_per_step
 
     for episode in episodes:
         stick = decode_values(episode.actions_TA)[:-1, NAMES.index("right_stick_x")]

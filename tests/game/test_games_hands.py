@@ -11,7 +11,7 @@ from playloom.actions.codec import BIN_VALUES
 from playloom.actions.controller import CONTROLS
 from playloom.data.recording import Episode, EpisodeMeta
 from playloom.evaluation.online.metrics import play_statistics
-from playloom.games.arena.controls import BUTTONS, engine_buttons, look_per_step, turn_per_step
+from playloom.games.arena.engine import BUTTONS, engine_buttons, look_per_step, turn_per_step
 from playloom.games.bots.motor import (
     FULL,
     ButtonController,

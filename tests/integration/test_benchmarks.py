@@ -300,11 +300,11 @@ def test_the_sweep_measures_every_order_by_the_evaluation(folder, tmp_path, caps
 
 
 @pytest.mark.slow
-def test_a_small_load_on_a_server_gives_every_row():
+def test_a_small_load_on_a_server_gives_every_row(folder):
     """A group that the server has no room for costs no other row."""
     assert set(bench_server.SETTINGS) <= set(Settings.model_fields)
     load = bench_server.Load(users=(1, 2), requests=2, players=(1, 2), seconds=0.5, memory=(4, 8), context=1, held=1)
-    rows = bench_server.measure(None, load, {**bench_server.SETTINGS, "max_sessions": 1})
+    rows = bench_server.measure(str(folder), load, {**bench_server.SETTINGS, "max_sessions": 1})
     assert {row.case for row in rows} == {"score 1", "score 2", "live 1", "live 2", "memory"}
     assert [row.case for row in rows if row.case != "memory" and not row.value] == ["live 2"]
     with pytest.raises(PlayloomError, match="no-such-model"), bench_server.server_process("no-such-model", {}):

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from conftest import loud_model, tiny_config
 from playloom.actions.codec import REST_VALUES, Schema
 from playloom.atomic_io import next_free_path
-from playloom.cli import act, common
+from playloom.cli import common, evaluate
 from playloom.cli.app import app
 from playloom.errors import BadInputError
 from playloom.media.clips import Clip, write_clip
@@ -120,9 +120,9 @@ def test_the_choices_are_those_of_the_library():
     from playloom.games.arena.maps import VARIANTS
 
     def choices(name: str) -> tuple[str, ...]:
-        return get_args(get_type_hints(act.act_command)[name])
+        return get_args(get_type_hints(evaluate.act_command)[name])
 
-    assert set(get_args(act.Player)) == set(PLAYERS) and set(choices("variant")) == set(VARIANTS)
+    assert set(get_args(evaluate.Player)) == set(PLAYERS) and set(choices("variant")) == set(VARIANTS)
     assert set(get_args(get_args(common.Schema)[0])) == {*get_args(Schema), "auto"}
     assert get_args(get_args(common.Resize)[0]) == get_args(ResizeMode)
 
@@ -242,11 +242,11 @@ def test_a_training_bar_fits_eighty_columns(monkeypatch):
 
 def test_play_serves_the_page_and_opens_it(monkeypatch, capsys):
     server = pytest.importorskip("playloom.server.main")
-    from playloom.cli import play
+    from playloom.cli import dream
 
     opened = []
     monkeypatch.setattr(server, "run", lambda settings, say: say(f"serving on http://{settings.host}:7 (this machine)"))
-    monkeypatch.setattr(play.webbrowser, "open", opened.append)
+    monkeypatch.setattr(dream.webbrowser, "open", opened.append)
     monkeypatch.setattr(common, "has_display", lambda: True)
     assert "http://127.0.0.1:7" in run("play").stdout and opened == ["http://127.0.0.1:7"]
     run("play", "--no-browser")
@@ -255,11 +255,11 @@ def test_play_serves_the_page_and_opens_it(monkeypatch, capsys):
 
 
 def test_every_command_says_its_threads():
-    from playloom.cli import bench, dream, evaluate, play, serve
+    from playloom.cli import dream, models, serve
 
-    for command in (dream.dream_command, play.play_command, act.act_command, serve.serve_command):
+    for command in (dream.dream_command, dream.play_command, evaluate.act_command, serve.serve_command):
         assert "threads" in inspect.signature(command).parameters
-    for command in (evaluate.evaluate_command, bench.bench_command):
+    for command in (evaluate.evaluate_command, models.bench_command):
         assert "threads" in inspect.signature(command).parameters
 
 

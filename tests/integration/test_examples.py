@@ -2,7 +2,7 @@
 
 import json
 import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -11,12 +11,18 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(name: str, folder: Path, *arguments: str) -> str:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    words = [sys.executable, str(EXAMPLES / name), *arguments]
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run an example in a folder of its own, in this process, which has torch already; return what it printed."""
+
+    def go(name: str, *arguments: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))  # of programs that it starts
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return go
 
 
 def test_they_are_short():
@@ -35,16 +41,16 @@ def test_they_are_short():
         ("04_rl_in_the_dream.py", ("1",), []),
     ],
 )
-def test_they_run(name, arguments, written, tmp_path):
-    said = run(name, tmp_path, *arguments)
+def test_they_run(name, arguments, written, tmp_path, run):
+    said = run(name, *arguments)
     assert said.strip() and all((tmp_path / file).stat().st_size > 0 for file in written)
 
 
-def test_the_client_asks_a_server(tmp_path):
+def test_the_client_asks_a_server(tmp_path, run):
     from serving_toys import served
 
     with served() as (host, _):
-        run("05_serve_client.py", tmp_path, f"http://{host}")
+        run("05_serve_client.py", f"http://{host}")
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-{number}.png" for number in (1, 2, 3)]
 
 

@@ -1,5 +1,6 @@
 """The recipes: settings that load, sessions that end and continue, a smoke test from nothing to a model's folder."""
 
+import dataclasses
 import json
 import os
 import re
@@ -15,8 +16,9 @@ import pytest
 from playloom.data.prompt_selection import CONTEXT_STEPS, FOLLOWING_STEPS
 from playloom.data.prompts import load_prompt_file
 from playloom.data.recording import list_episodes
+from playloom.evaluation.config import EvaluationSettings
 from playloom.games.recorder import plan_episode
-from playloom.json_io import from_mapping
+from playloom.json_io import from_mapping, plain
 from playloom.models.checkpoint import load_model
 from playloom.models.presets import preset
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
@@ -64,9 +66,20 @@ def stub(tmp_path):
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.json")), ids=lambda path: path.name)
 def test_settings_are_those_of_a_training(path):
     values = json.loads(path.read_text())
-    values.pop("model", None) and ModelConfig.from_dict(json.loads(path.read_text())["model"])
-    if not path.stem.endswith("evaluation"):
-        from_mapping(TokenizerTrainingConfig if path.stem.endswith("tokenizer") else WorldConfig, values)
+    kinds = {"tokenizer": TokenizerTrainingConfig, "evaluation": EvaluationSettings}
+    kind = next((kinds[word] for word in kinds if path.stem.endswith(word)), WorldConfig)
+    if "model" in values:
+        assert_holds(ModelConfig.from_dict(values["model"]).to_dict(), values.pop("model"))
+    assert_holds(plain(dataclasses.asdict(from_mapping(kind, values))), values)
+
+
+def assert_holds(config, values):
+    """The file's values are those of the config, which has defaults besides."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            assert_holds(config[key], value)
+        else:
+            assert config[key] == value, key
 
 
 @pytest.mark.parametrize("name", ["arena", "arena-live"])

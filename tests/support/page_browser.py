@@ -18,6 +18,7 @@ from urllib.request import urlopen
 import pytest
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+KEY = "open sesame"
 QUIET = (
     "--no-sandbox",
     "--disable-gpu",
@@ -86,7 +87,7 @@ class ServerProcess:
         self._process = subprocess.Popen(
             command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while time.monotonic() < until:
             assert self._process.poll() is None, f"`{' '.join(command)}` ended with {self._process.returncode}"
             try:
@@ -94,7 +95,7 @@ class ServerProcess:
                     return
             except OSError:
                 time.sleep(0.1)
-        raise TimeoutError("the server did not answer for a minute")
+        raise TimeoutError("the server did not answer for three minutes")
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
@@ -104,14 +105,25 @@ class ServerProcess:
             self._process = None
 
 
-@contextmanager
-def running(**settings: Any) -> Iterator[ServerProcess]:
-    """A server for the tests of one module; skips them where there is no Chromium."""
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The server of all tests of the page."""
+    yield from _running(ServerProcess(stories=tmp_path_factory.mktemp("stories")))
+
+
+@pytest.fixture(scope="session")
+def locked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with the key `KEY`."""
+    yield from _running(ServerProcess(key=KEY, stories=tmp_path_factory.mktemp("locked-stories")))
+
+
+def _running(process: ServerProcess) -> Iterator[ServerProcess]:
     chromium_or_skip()
-    process = ServerProcess(**settings)
-    process.start()
-    yield process
-    process.kill()
+    try:
+        process.start()
+        yield process
+    finally:
+        process.kill()
 
 
 @contextmanager

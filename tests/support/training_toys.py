@@ -9,9 +9,8 @@ from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.data.recording import STATE_COLUMNS, Episode, EpisodeMeta
 from playloom.models.presets import preset
-from playloom.training.config import LoopConfig
 from playloom.training.loop import Loop
-from playloom.training.task import TrainingResult
+from playloom.training.task import LoopConfig, TrainingResult
 from playloom.training.tokenizer import TokenizerTrainingConfig
 from playloom.training.world_model import WorldConfig, WorldTask
 

@@ -12,20 +12,7 @@ from typing import Annotated
 import typer
 
 import playloom
-from playloom.cli import (
-    act,
-    bench,
-    call,
-    capture,
-    data,
-    dream,
-    evaluate,
-    models,
-    play,
-    serve,
-    train,
-    train_heads,
-)
+from playloom.cli import capture, data, dream, evaluate, models, serve, train
 from playloom.device import limit_spinning
 from playloom.errors import PlayloomError
 
@@ -40,23 +27,22 @@ app = typer.Typer(
 )
 COMMANDS: dict[str, Callable[..., None]] = {
     "dream": dream.dream_command,
-    "play": play.play_command,
-    "act": act.act_command,
+    "play": dream.play_command,
+    "act": evaluate.act_command,
     "serve": serve.serve_command,
-    "call": call.call_command,
+    "call": serve.call_command,
     "record": data.record_command,
     "capture": capture.capture_command,
     "view": data.view_command,
     "import": data.import_command,
     "export": data.export_command,
     "evaluate": evaluate.evaluate_command,
-    "bench": bench.bench_command,
+    "bench": models.bench_command,
     "models": models.models_command,
     "plan": models.plan_command,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
-train.app.command("heads")(train_heads.train_heads_command)
 app.add_typer(train.app, name="train")
 
 

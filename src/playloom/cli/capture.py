@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from playloom.cli import common
-from playloom.errors import BadInputError
 
 if TYPE_CHECKING:
     from playloom.games.capture import Captured
-
-
-def _region(text: str) -> tuple[int, int, int, int]:
-    found = re.fullmatch(r"(-?\d+),(-?\d+),(\d+),(\d+)", text)
-    if found is None:
-        raise BadInputError(f"--region is wrong: got {text!r:.40}, expected x,y,width,height in pixels")
-    x, y, width, height = map(int, found.groups())
-    return x, y, width, height
 
 
 def capture_command(
@@ -47,7 +37,7 @@ def capture_command(
     options = CaptureOptions(
         out=out,
         window=window,
-        region=None if region is None else _region(region),
+        region=None if region is None else common.rectangle(region, "--region", signed=True),
         fps=fps,
         minutes=minutes,
         **({"mapping": tuple(mapping)} if mapping else {}),

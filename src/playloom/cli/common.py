@@ -72,6 +72,15 @@ def out_file(out: Path | None) -> Path | None:
     return out
 
 
+def rectangle(text: str, option: str, *, signed: bool = False) -> tuple[int, int, int, int]:
+    """Parse x, y, width and height in pixels; `signed`: x and y may be negative, as on a screen of two monitors."""
+    corner = r"-?\d+" if signed else r"\d+"
+    if not re.fullmatch(rf"{corner},{corner},\d+,\d+", text):
+        raise BadInputError(f"{option} is wrong: got {text!r:.40}, expected x,y,width,height in pixels")
+    x, y, width, height = map(int, text.split(","))
+    return x, y, width, height
+
+
 Resize = Annotated[
     Literal["crop", "letterbox", "stretch"],
     typer.Option(help="Crop pictures of another shape, add black bars, or change their shape."),
@@ -94,6 +103,13 @@ DecodeOrder = Annotated[
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads. Default: OMP_NUM_THREADS, else the cores this process may use.")
+]
+TopK = Annotated[int | None, typer.Option(min=1, help="Sample from the k most likely tokens only.")]
+TopP = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Sample from the most likely tokens with total probability p.")
+]
+NumberedOut = Annotated[
+    Path, typer.Option(callback=numbered_folder, help="Output folder; numbered after an earlier one.")
 ]
 Timestamp = Annotated[
     bool, typer.Option("--timestamp", help="Put the time into manifests; two runs then differ in their bytes.")
@@ -126,10 +142,8 @@ def sampling(
     temperature: Annotated[
         float | None, typer.Option(min=0, help="0 is greedy; default: the model's card, else 0.9.", show_default=False)
     ] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the k most likely tokens only.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Sample from the most likely tokens with total probability p.")
-    ] = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
     action_temperature: Annotated[
         float | None,
         typer.Option(min=0, help="Temperature of generated inputs; default: --temperature, else the model's card."),
@@ -375,17 +389,3 @@ def read_script(prompt: Mapping[str, Any], script: str | None, model: str | None
 def has_display() -> bool:
     """Return True if a browser window can be opened here."""
     return os.name == "nt" or os.uname().sysname == "Darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
-
-
-def render(episode: Any) -> Iterator[Any]:
-    """Render a recording's pictures; the game is imported only here."""
-    from playloom.games.arena.env import render_episode
-
-    return iter(render_episode(episode))
-
-
-def render_edited(episode: Any) -> Iterator[Any]:
-    """Render a recording's pictures with foreign objects, see `render`."""
-    from playloom.games.arena.edited import render_edited
-
-    return render_edited(episode)

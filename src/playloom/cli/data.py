@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,16 +13,14 @@ import typer
 
 from playloom.cli import common
 from playloom.errors import BadInputError, PlayloomError
+from playloom.games import render
 
 if TYPE_CHECKING:
-    from playloom.games.gymnasium.recorder import Recorded
+    from playloom.data.dataset import FrameDataset, TokenDataset
+    from playloom.data.importing.recordings import ImportOptions
 
 
-def _rectangle(text: str) -> tuple[int, int, int, int]:
-    if not re.fullmatch(r"\d+(,\d+){3}", text):
-        raise BadInputError(f"--mask is wrong: got {text!r:.40}, expected x,y,width,height in pixels")
-    x, y, width, height = map(int, text.split(","))
-    return x, y, width, height
+_OF_ENVIRONMENTS = ("env_options", "policy", "actions", "info", "frame_skip", "preset", "resize")
 
 
 def _seconds(text: str) -> float:
@@ -37,12 +33,7 @@ def _seconds(text: str) -> float:
     return value
 
 
-def import_command(
-    recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, LeRobot ...")],
-    out: Annotated[
-        Path, typer.Option(callback=common.own_folder, help="Folder of the data set, for `train --data`.")
-    ] = Path("data"),
-    preset: Annotated[str, typer.Option(help="Model sizes that decide the frame size.")] = "arena-live",
+def reading(
     resize: common.Resize = "crop",
     mask: Annotated[
         list[str] | None,
@@ -72,6 +63,19 @@ def import_command(
         Literal["train", "validation", "test"] | None,
         typer.Option(help="Split of all recordings; default: some go to validation and test."),
     ] = None,
+) -> None:
+    """How recordings are read."""
+
+
+@common.with_options(reading)
+def import_command(
+    *,
+    recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, LeRobot ...")],
+    out: Annotated[
+        Path, typer.Option(callback=common.own_folder, help="Folder of the data set, for `train --data`.")
+    ] = Path("data"),
+    preset: Annotated[str, typer.Option(help="Model sizes that decide the frame size.")] = "arena-live",
+    reading: dict[str, Any],
     tokenizer: Annotated[
         str | None, typer.Option(help="Store codes of this model or tokenizer run, and never the frames.")
     ] = None,
@@ -85,7 +89,6 @@ def import_command(
     An unusable recording is skipped and listed (exit code 1). The same command continues a stopped import.
     """
     from playloom.data.importing.build import check_folder, import_recordings
-    from playloom.data.importing.recordings import SPLITS, ClipEncoder, ImportOptions
 
     check_folder(recordings)  # before torch is imported
     skipped: list[str] = []
@@ -95,25 +98,10 @@ def import_command(
 
         sizes, encoder = preset_of(preset).tokenizer, None
         if tokenizer is not None:
-            from playloom.training.artifacts import load_encode, load_origin
+            from playloom.training.artifacts import clip_encoder
 
-            origin = load_origin(tokenizer)
-            sizes = origin.tokenizer.config
-            load = partial(load_encode, tokenizer, 1 if workers or cluster else None)
-            slots = sizes.grid_height * sizes.grid_width
-            encoder = ClipEncoder(load=load, slots=slots, fingerprint=origin.name)
-        options = ImportOptions(
-            frame_size=(sizes.frame_height, sizes.frame_width),
-            resize=resize,
-            masks=tuple(map(_rectangle, mask or ())),
-            mapping=tuple(mapping or ()),
-            schema=schema,
-            offset=0.0 if offset is None or offset == "auto" else _seconds(offset),
-            estimate_clock=None if offset is None else offset == "auto",
-            rate=rate,
-            format=recording_format,
-            split=split,
-        )
+            sizes, encoder = clip_encoder(tokenizer, 1 if workers or cluster else None)
+        options = _import_options((sizes.frame_height, sizes.frame_width), **reading)
         store, notes = import_recordings(
             recordings,
             out,
@@ -129,6 +117,36 @@ def import_command(
         typer.echo(note)
     for sentence in skipped:
         typer.echo(f"skipped: {sentence}", err=True)
+    _print_imported(store, out, tokenizer, report)
+    if skipped:
+        raise typer.Exit(2 if strict else common.SKIPPED)
+
+
+def _import_options(
+    frame_size: tuple[int, int],
+    *,
+    mask: list[str] | None,
+    mapping: list[str] | None,
+    offset: str | None,
+    recording_format: str,
+    **rest: Any,
+) -> ImportOptions:
+    from playloom.data.importing.recordings import ImportOptions
+
+    return ImportOptions(
+        frame_size=frame_size,
+        masks=tuple(common.rectangle(text, "--mask") for text in mask or ()),
+        mapping=tuple(mapping or ()),
+        offset=0.0 if offset is None or offset == "auto" else _seconds(offset),
+        estimate_clock=None if offset is None else offset == "auto",
+        format=recording_format,
+        **rest,
+    )
+
+
+def _print_imported(store: FrameDataset | TokenDataset, out: Path, tokenizer: str | None, report: bool) -> None:
+    from playloom.data.importing.recordings import SPLITS
+
     for name in SPLITS:
         spans = store.of_split(name)
         if spans:
@@ -142,8 +160,6 @@ def import_command(
     if report:
         typer.echo(f"card and report: {out / 'card.md'}, {out / 'report.html'}")
     typer.echo(f"{out}  (next: playloom {on})")
-    if skipped:
-        raise typer.Exit(2 if strict else common.SKIPPED)
 
 
 def export_command(
@@ -155,7 +171,7 @@ def export_command(
     from playloom.data.export import export_episodes
 
     with common.progress("exporting", "episodes") as bar, common.stopping("nothing was written", after_step=False):
-        count = export_episodes(source, out, to, common.render, bar)
+        count = export_episodes(source, out, to, render, bar)
     typer.echo(f"{common.count(count, 'episode')}: {out}")
 
 
@@ -198,27 +214,13 @@ def record_command(
     seed and actions. Those of an environment are a data set for `train --data`, with rewards and terminations; an
     episode that fails is skipped and listed (exit code 1).
     """
-    left = f"the same command continues: {out}"
     if env is not None:
-        with common.progress("recording", "frames") as bar, common.stopping(left, after_step=False):
-            recorded = _record_environment(call.params, bar)
-        skipped = list(recorded.skipped)
-        frames, count = len(recorded.dataset), len(recorded.dataset.spans)
-        if as_json:
-            common.print_json({"folder": out, "episodes": count, "frames": frames, "skipped": skipped})
-        else:
-            typer.echo("\n".join((*recorded.notes, f"{frames} frames of {common.count(count, 'episode')}: {out}")))
-        for sentence in skipped:
-            typer.echo(f"skipped: {sentence}", err=True)
-        if skipped:
-            raise typer.Exit(common.SKIPPED)
+        _record_environment(call.params)
         return
-    common.refuse(
-        call, ("env_options", "policy", "actions", "info", "frame_skip", "preset", "resize"), "applies to --env only"
-    )
+    common.refuse(call, _OF_ENVIRONMENTS, "applies to --env only")
     from playloom.games.recorder import record_episodes
 
-    before = 0
+    left, before = f"the same command continues: {out}", 0
     with common.progress("recording", "episodes") as bar, common.stopping(left, after_step=False):
 
         def report(done: int, total: int, known: int) -> None:
@@ -234,7 +236,7 @@ def record_command(
     typer.echo(f"{common.count(len(paths), 'episode')} of {steps} steps{known}: {out}")
 
 
-def _record_environment(given: Mapping[str, Any], progress: Callable[[int, int], None]) -> Recorded:
+def _record_environment(given: Mapping[str, Any]) -> None:
     """Record a Gymnasium environment; `given` has the values of the options."""
     from playloom.games.gymnasium.player import STEPS_PER_SECOND, GymnasiumRecording
     from playloom.games.gymnasium.recorder import record_environment
@@ -252,22 +254,28 @@ def _record_environment(given: Mapping[str, Any], progress: Callable[[int, int],
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # modules of --env and --policy may lie here
     sizes = preset(given["preset"]).tokenizer
+    names = None if given["info"] is None else [name.strip() for name in given["info"].split(",")]
     recording = GymnasiumRecording(
-        env=given["env"],
         frame_size=(sizes.frame_height, sizes.frame_width),
         options=options,
-        policy=given["policy"],
         actions=None if given["actions"] is None else str(given["actions"]),
-        info=None
-        if given["info"] is None
-        else tuple(name.strip() for name in given["info"].split(",") if name.strip()),
-        resize=given["resize"],
-        frame_skip=given["frame_skip"],
-        steps=given["steps"],
-        seed=given["seed"],
+        info=None if names is None else tuple(filter(None, names)),
+        **{name: given[name] for name in ("env", "policy", "resize", "frame_skip", "steps", "seed")},
     )
-    frames = math.ceil(given["hours"] * 3600 * STEPS_PER_SECOND)
-    return record_environment(given["out"], recording, frames, processes=given["processes"], progress=progress)
+    frames, out = math.ceil(given["hours"] * 3600 * STEPS_PER_SECOND), given["out"]
+    left = f"the same command continues: {out}"
+    with common.progress("recording", "frames") as bar, common.stopping(left, after_step=False):
+        recorded = record_environment(out, recording, frames, processes=given["processes"], progress=bar)
+    skipped = list(recorded.skipped)
+    frames, count = len(recorded.dataset), len(recorded.dataset.spans)
+    if given["as_json"]:
+        common.print_json({"folder": out, "episodes": count, "frames": frames, "skipped": skipped})
+    else:
+        typer.echo("\n".join((*recorded.notes, f"{frames} frames of {common.count(count, 'episode')}: {out}")))
+    for sentence in skipped:
+        typer.echo(f"skipped: {sentence}", err=True)
+    if skipped:
+        raise typer.Exit(common.SKIPPED)
 
 
 def view_command(
@@ -294,7 +302,7 @@ def view_command(
         common.refuse(call, ("figures", "episodes", "every", "verify"), "does not apply to --select-prompts")
         _select_prompts(recording, out, select_prompts)
         return
-    from playloom.games.viewer import episodes_at
+    from playloom.games.arena.env import episodes_at
 
     paths = episodes_at(recording)
     if figures:
@@ -325,7 +333,7 @@ def _select_prompts(data: Path, out: Path, count: int) -> None:
 
 def _view(path: Path, out: Path, every: int, verify: bool) -> None:
     from playloom.data.recording import load_episode
-    from playloom.games.viewer import write_views
+    from playloom.games.arena.env import write_views
 
     with common.progress(path.name, "steps") as bar:
         episode = load_episode(path)

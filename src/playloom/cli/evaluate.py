@@ -1,12 +1,13 @@
-"""`playloom evaluate`: measure a model, print one table, write JSON."""
+"""`playloom evaluate` and `act`: measure a model on recordings and in the real game."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,9 +17,13 @@ from playloom.errors import BadInputError
 
 if TYPE_CHECKING:
     from playloom.evaluation.config import EvaluationSettings
+    from playloom.evaluation.online.metrics import ActReport
     from playloom.evaluation.report import Report
     from playloom.models.checkpoint import WorldModel
     from playloom.models.decode_order import DecodeOrder
+
+Player = Literal["model", "repeat", "random", "rusher", "sniper", "collector", "explorer", "novice", "dancer"]
+_OF_MODEL = ("model", "temperature", "top_k", "top_p", "device", "threads")
 
 
 @common.with_options(common.sampling, common.engine)
@@ -59,27 +64,17 @@ def evaluate_command(
     path = out or cache_dir / "evaluation.json"
     common.out_file(path)
     ensure_writable(cache_dir / "horizon.png")
-    sizes = common.read_settings(config)
+    settings = partial(_settings, engine["decode_order"], common.read_settings(config), sampling, quick, game, seed)
     latest: list[Report] = []
     with common.progress("evaluating") as bar:
         try:
             with common.stopping("the figures of finished parts are written", after_step=False):
-                from playloom.device import pick_device, set_threads
-                from playloom.evaluation.suite import PARTS, evaluate, open_test_set, require_extra
-                from playloom.models.checkpoint import load_model, model_folder
+                from playloom.device import set_threads
+                from playloom.evaluation.suite import require_extra
 
                 require_extra()
                 set_threads(threads)
-                model = load_model(model_folder(engine["model"]), pick_device(engine["device"]))
-                settings = _settings(model, engine["decode_order"], sizes, sampling, quick, game, seed)
-                store = open_test_set(data, cache_dir, lambda what, done, total: bar(done, total, what))
-                pieces = itertools.count(1)
-
-                def show(what: str) -> None:
-                    parts = f"{len(latest)} of {len(PARTS)} parts done"
-                    bar.show(f"{parts}, now {what}, piece {next(pieces)}", len(latest) / len(PARTS), "evaluating")
-
-                result = evaluate(model, store, settings, pictures=cache_dir, progress=show, part_done=latest.append)
+                result = _measure(engine, data, settings, cache_dir, bar, latest)
         except typer.Exit:
             if latest:
                 latest[-1].write(path)
@@ -89,6 +84,31 @@ def evaluate_command(
     if update_card:
         _update_card(engine["model"], result)
     _print_result(result, path, cache_dir, markdown, as_json)
+
+
+def _measure(
+    engine: Mapping[str, Any],
+    data: Path | None,
+    settings: Callable[[WorldModel], EvaluationSettings],
+    cache_dir: Path,
+    bar: common.Progress,
+    latest: list[Report],
+) -> Report:
+    """Evaluate; `latest` gets a report after every part."""
+    from playloom.device import pick_device
+    from playloom.evaluation.suite import PARTS, evaluate, open_test_set
+    from playloom.models.checkpoint import load_model, model_folder
+
+    model = load_model(model_folder(engine["model"]), pick_device(engine["device"]))
+    sizes = settings(model)
+    store = open_test_set(data, cache_dir, lambda what, done, total: bar(done, total, what))
+    pieces = itertools.count(1)
+
+    def show(what: str) -> None:
+        parts = f"{len(latest)} of {len(PARTS)} parts done"
+        bar.show(f"{parts}, now {what}, piece {next(pieces)}", len(latest) / len(PARTS), "evaluating")
+
+    return evaluate(model, store, sizes, pictures=cache_dir, progress=show, part_done=latest.append)
 
 
 def _update_card(model: str | None, result: Report) -> None:
@@ -118,13 +138,13 @@ def _print_result(result: Report, path: Path, cache_dir: Path, markdown: bool, a
 
 
 def _settings(
-    model: WorldModel,
     decode_order: DecodeOrder | None,
     sizes: Mapping[str, Any],
     sampling: Mapping[str, Any],
     quick: bool,
     game: bool,
     seed: int,
+    model: WorldModel,
 ) -> EvaluationSettings:
     """Combine flags, file and card; a model without row tokens gets raster, its only order."""
     from playloom.evaluation.config import EvaluationSettings
@@ -141,3 +161,96 @@ def _settings(
     )
     settings = settings.quick() if quick else settings
     return settings if game else dataclasses.replace(settings, game_segments=0)
+
+
+def match(
+    variant: Annotated[Literal["plaza", "court", "canyon"], typer.Option(help="The arena.")] = "plaza",
+    mode: Annotated[Literal["ffa", "4v4"], typer.Option(help="ffa: everyone for themselves; 4v4: two teams.")] = "ffa",
+    seconds: Annotated[float, typer.Option(help="Length of a game in game time.")] = 30.0,
+    games: Annotated[int, typer.Option(min=1, help="Number of games.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first game; the next games count up.")] = 1000,
+) -> None:
+    """The games."""
+
+
+@common.with_options(match)
+def act_command(
+    call: typer.Context,
+    *,
+    out: common.NumberedOut = Path("out/act"),
+    model: common.Model = None,
+    policy: Annotated[
+        Player | None, typer.Option(help="model (default), repeat, random, or a scripted player's style.")
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Model and baselines on the same games.")] = False,
+    match: dict[str, Any],
+    temperature: Annotated[float, typer.Option(min=0, help="Temperature of the model's inputs; 0 is greedy.")] = 1.0,
+    top_k: common.TopK = None,
+    top_p: common.TopP = None,
+    videos: Annotated[
+        int | None, typer.Option(min=0, help="Videos of each policy; default: of all games, of one with --compare.")
+    ] = None,
+    device: common.Device = "auto",
+    threads: common.Threads = None,
+    timestamp: common.Timestamp = False,
+    as_json: common.Json = False,
+) -> None:
+    """Play the real game with the model or a baseline policy.
+
+    Ctrl-C and SIGTERM end it; finished games are kept.
+    """
+    if compare and policy is not None:
+        raise BadInputError("--compare runs every policy; leave out --policy")
+    if policy not in (None, "model"):
+        common.refuse(call, _OF_MODEL, f"does not apply to --policy {policy}, which uses no model")
+    kept = "finished games are kept"
+    with common.progress("playing", "steps") as bar, common.stopping(kept, after_step=True) as stop:
+        from playloom.device import machine, pick_device, set_threads
+        from playloom.evaluation.online.run import COMPARED, ActJob, run_act
+        from playloom.inference.sampling import Sampling
+
+        set_threads(threads)
+        job = ActJob(
+            players=COMPARED if compare else ("model" if policy is None else policy,),
+            model=model,
+            sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+            device=device,
+            out=out,
+            videos=1 if compare and videos is None else videos,
+            timestamp=timestamp,
+            **match,
+        )
+        report = run_act(
+            job,
+            machine=machine(pick_device(device)),
+            stop=stop,
+            progress=lambda player, done, total: bar(done, total, f"playing ({player})"),
+        )
+        was_stopped = stop()
+    if not report.games and not was_stopped:
+        raise BadInputError(
+            f"every game ended before its policy took a step: got --seconds {match['seconds']:g}; give more"
+        )
+    _print_games(report, as_json)
+    if was_stopped:
+        left = f"finished games are kept: {report.folder}" if report.games else "no game was finished"
+        typer.echo(f"stopped; {left}", err=True)
+        raise typer.Exit(stop.code)
+
+
+def _print_games(report: ActReport, as_json: bool) -> None:
+    if not report.games:
+        return
+    if as_json:
+        common.print_json({**report.means(), "folder": report.folder})
+        return
+    facts = report.facts
+    typer.echo(common.text_table(report.head(), report.lines()))
+    where = f"{facts['variant']}, which has {facts['tiles']} tiles"
+    several = len(report.games) > len(report.players)
+    what = "mean ± standard error over games" if several else "one game"
+    typer.echo(f"{what} of {facts['seconds']:g} s in {where}")
+    typer.echo(f"{report.folder}/")
+    for game in report.games:
+        if len(game.files) > 1:
+            typer.echo("  " + "  ".join(str(path.relative_to(report.folder)) for path in game.files))

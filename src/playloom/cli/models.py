@@ -1,13 +1,18 @@
-"""`playloom models` and `plan`: bundled models and prompts, sizes, model cards, and the cost of a training."""
+"""`playloom models`, `plan` and `bench`: models and their cards, the cost of a training, the speed of a model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from playloom.cli import common
+
+if TYPE_CHECKING:
+    from playloom.training.plan import Machine, TrainingPlan
+
+_GB = 1e9
 
 
 def models_command(
@@ -89,24 +94,67 @@ def plan_command(
     if as_json:
         common.print_json({"preset": preset, "machine": machine, "devices": devices, **dataclasses.asdict(plan)})
         return
-    size, gigabyte = find_machine(machine), 1e9
-    rows = [
-        ["parameters", f"{plan.parameters / 1e6:,.1f} M"],
-        ["memory of a device", f"{plan.memory_bytes / gigabyte:,.1f} GB of {size.memory / gigabyte:,.0f} GB"],
-        ["  weights and optimiser", f"{plan.state_bytes / gigabyte:,.1f} GB"],
-        ["  activations", f"{plan.activation_bytes / gigabyte:,.1f} GB"],
-        ["tokens per second", f"{plan.tokens_per_second:,.0f}"],
-        ["steps", f"{plan.steps:,}"],
-        ["hours" if plan.days < 2 else "days", f"{plan.days * (24 if plan.days < 2 else 1):,.1f}"],
-        ["disk: frames", f"{plan.frame_bytes / gigabyte:,.1f} GB"],
-        ["disk: codes", f"{plan.code_bytes / gigabyte:,.2f} GB"],
-        ["disk: checkpoints", f"{plan.checkpoint_bytes / gigabyte:,.2f} GB"],
-    ]
-    typer.echo(common.text_table([preset, f"{devices} x {machine}"], rows))
+    typer.echo(common.text_table([preset, f"{devices} x {machine}"], _plan_rows(plan, find_machine(machine))))
     typer.echo(
-        f"assumed: {utilisation:.0%} of {size.rate / 1e12:,.0f} TFLOP/s, {RESERVED / gigabyte:g} GB for context and "
-        f"gaps, {hours:g} hours of play, {epochs:g} epochs; not measured on this machine"
+        f"assumed: {utilisation:.0%} of {find_machine(machine).rate / 1e12:,.0f} TFLOP/s, {RESERVED / _GB:g} GB for "
+        f"context and gaps, {hours:g} hours of play, {epochs:g} epochs; not measured on this machine"
     )
     if not plan.fits:
         typer.echo("it does not fit: lower --batch, or add --activation-checkpointing or --strategy fsdp", err=True)
         raise typer.Exit(1)
+
+
+def _plan_rows(plan: TrainingPlan, machine: Machine) -> list[list[str]]:
+    return [
+        ["parameters", f"{plan.parameters / 1e6:,.1f} M"],
+        ["memory of a device", f"{plan.memory_bytes / _GB:,.1f} GB of {machine.memory / _GB:,.0f} GB"],
+        ["  weights and optimiser", f"{plan.state_bytes / _GB:,.1f} GB"],
+        ["  activations", f"{plan.activation_bytes / _GB:,.1f} GB"],
+        ["tokens per second", f"{plan.tokens_per_second:,.0f}"],
+        ["steps", f"{plan.steps:,}"],
+        ["hours" if plan.days < 2 else "days", f"{plan.days * (24 if plan.days < 2 else 1):,.1f}"],
+        ["disk: frames", f"{plan.frame_bytes / _GB:,.1f} GB"],
+        ["disk: codes", f"{plan.code_bytes / _GB:,.2f} GB"],
+        ["disk: checkpoints", f"{plan.checkpoint_bytes / _GB:,.2f} GB"],
+    ]
+
+
+def bench_command(
+    model: common.Model = None,
+    device: common.Device = "auto",
+    frames: Annotated[int, typer.Option(min=1, help="Frames of the long dream.")] = 300,
+    threads: common.Threads = None,
+    as_json: common.Json = False,
+) -> None:
+    """Measure frames per second, latency, the first frame and batches of several dreams.
+
+    The default generates about 500 frames. Close other programs first.
+    """
+    with common.progress("measuring", timed=True) as bar:
+        from playloom.device import set_threads
+        from playloom.inference.benchmark import benchmark
+        from playloom.inference.generate import open_engine
+
+        set_threads(threads)
+        result = benchmark(open_engine(model, device=device), frames=frames, progress=bar.show)
+    if as_json:
+        common.print_json(result)
+        return
+    where = result["machine"]
+    name = where["cpu"] if where["device"] == "cpu" else where["device"]
+    typer.echo(f"{result['model']}, {result['dtype']}, {name}, {common.count(where['threads'], 'thread')}")
+    typer.echo(common.text_table(("figure", "value"), _speed_rows(result)))
+
+
+def _speed_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    latency = " / ".join(f"{value:.0f}" for value in result["latency_ms"].values())
+    return [
+        (f"one dream, {result['frames']} frames", f"{result['frames_per_second']:.1f} frames/s"),
+        ("time per frame, p50 / p95 / p99", f"{latency} ms"),
+        ("first frame after a prompt", f"{result['first_frame_ms']:.0f} ms"),
+        *(
+            (f"batch of {common.count(row['dreams'], 'dream')}", f"{row['frames_per_second']:.1f} frames/s together")
+            for row in result["batches"]
+        ),
+        ("memory of one dream", f"{result['session_mib']:.2f} MiB"),
+    ]

@@ -1,4 +1,4 @@
-"""`playloom train` of a whole model, and of its parts: `tokenizer`, `world` and `decoder`."""
+"""`playloom train` of a whole model, and of its parts: `tokenizer`, `world`, `decoder` and `heads`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from playloom.actions.controller import CONTROLS
 from playloom.cli import common
 from playloom.errors import CheckpointError, ConfigError, did_you_mean
+from playloom.games import render, render_edited
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,6 +22,7 @@ else:
 
 if TYPE_CHECKING:
     from playloom.models.world_model import ModelConfig
+    from playloom.training.artifacts import PretrainedModel
     from playloom.training.data_source import PrepareOptions
     from playloom.training.task import TrainingResult
 
@@ -57,6 +59,8 @@ Workers = Annotated[int, typer.Option(min=0, help="Rendering processes, when --d
 
 
 app = typer.Typer(no_args_is_help=True)
+_HEADS_LOOP = {"batch": 256, "learning_rate": 0.001}
+_HEADS_STEPS = 2000
 
 
 def loop(
@@ -92,19 +96,12 @@ def train_tokenizer_command(
 ) -> None:
     """Train the tokenizer: pictures to codes and back."""
     from playloom.json_io import from_mapping
-    from playloom.training.artifacts import load_origin, load_tokenizer
+    from playloom.training.artifacts import load_tokenizer
     from playloom.training.data_source import frames_from
     from playloom.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
 
-    pretrained = None
-    if start is not None:
-        _check_apart("--start", start, out)
-        values = _settings_without_sizes(config, preset, start)
-        pretrained = load_origin(start)
-        sizes = pretrained.tokenizer.config
-    else:
-        model, values = read_config(config, preset)
-        sizes = model.tokenizer
+    pretrained, values = _pretrained(start, config, preset, out)
+    sizes = pretrained.tokenizer.config if pretrained is not None else read_config(config, preset)[0].tokenizer
     training = from_mapping(TokenizerTrainingConfig, with_flags(values, loop))
     with _run(out, resume) as bar:
         store = frames_from(data, out / "frames", _prepare_options(bar, workers))
@@ -137,20 +134,11 @@ def train_world_command(
 ) -> None:
     """Train the transformer: the next codes and controller inputs."""
     from playloom.json_io import from_mapping
-    from playloom.training.artifacts import load_origin
     from playloom.training.run import WorldJob, prepare_world, run_world
     from playloom.training.world_model import WorldConfig
 
-    pretrained = None
-    if start is not None:
-        _check_apart("--start", start, out)
-        values = _settings_without_sizes(config, preset, start)
-        pretrained = load_origin(start)
-        if pretrained.model is None:
-            raise CheckpointError(f"{start} is a tokenizer's run; a world training starts with a whole model")
-        model = pretrained.model.config
-    else:
-        model, values = read_config(config, preset)
+    pretrained, values = _pretrained(start, config, preset, out)
+    model = _sizes(pretrained, start, config, preset)
     training, words = from_mapping(WorldConfig, with_flags(values, loop)), _read_controls(controls)
     with _run(out, resume) as bar:
         job = WorldJob(
@@ -204,6 +192,36 @@ def train_decoder_command(
     _print_end(result, out, f"result: {result.path}")
 
 
+@common.with_options(loop)
+def train_heads_command(
+    *,
+    data: Data,
+    out: Out,
+    model: Annotated[str, typer.Option(help="A bundled model's name, a model's folder, or a world model's run.")],
+    config: ConfigFile = None,
+    loop: dict[str, Any],
+    resume: Resume = "auto",
+    workers: Workers = 0,
+) -> None:
+    """Add heads of reward, termination and states to a finished model; its other weights stay.
+
+    The data needs labels: columns reward and terminated, or the arena's. Default: 2000 steps of 256 at a learning rate
+    of 0.001.
+    """
+    from playloom.json_io import from_mapping
+    from playloom.training.heads import HeadsJob, HeadsTrainingConfig, run_heads
+
+    _check_apart("--model", model, out)
+    values = with_flags(common.read_settings(config), loop)
+    ends = {} if {"steps", "minutes"} & set(values["loop"]) else {"steps": _HEADS_STEPS}
+    training = from_mapping(HeadsTrainingConfig, {**values, "loop": {**_HEADS_LOOP, **ends, **values["loop"]}})
+    with _run(out, resume) as bar:
+        prepare = _prepare_options(bar, workers)
+        job = HeadsJob(source=model, data=data, out=out, config=training, prepare=prepare)
+        result = run_heads(job, report=bar.training, say=typer.echo)
+    _print_end(result, out, f"result: {result.path}")
+
+
 @app.callback(invoke_without_command=True)
 def train_command(
     call: typer.Context,
@@ -235,21 +253,13 @@ def train_command(
         return
     if data is None or out is None:
         raise ConfigError(f"{'--data' if data is None else '--out'} is missing; see: playloom train --help")
-    from playloom.training.artifacts import load_origin
     from playloom.training.pipeline import TrainingJob, train_model
 
-    pretrained, model = None, None
-    if start is not None:
-        _check_apart("--start", start, out)
-        _settings_without_sizes(None, preset, start)
-        pretrained = load_origin(start)
-        if pretrained.model is None:
-            raise CheckpointError(f"{start} is a tokenizer's run; a training starts with a whole model")
-        model = pretrained.model.config
+    pretrained, _ = _pretrained(start, None, preset, out)
     machine = {"seed": seed, "device": device, "threads": threads, "precision": precision}
     with _run(out, "auto") as bar:
         job = TrainingJob(
-            model=model or read_config(None, preset)[0],
+            model=_sizes(pretrained, start, None, preset),
             data=data,
             out=out,
             minutes=minutes,
@@ -268,6 +278,7 @@ for name, command in (
     ("tokenizer", train_tokenizer_command),
     ("world", train_world_command),
     ("decoder", train_decoder_command),
+    ("heads", train_heads_command),
 ):
     app.command(name)(command)
 
@@ -292,12 +303,28 @@ def read_config(path: Path | None, name: str | None) -> tuple[ModelConfig, dict[
     return (ModelConfig.from_dict(own) if own is not None else preset(name or "arena-live")), values
 
 
-def _settings_without_sizes(path: Path | None, preset: str | None, start: str) -> dict[str, Any]:
+def _pretrained(
+    start: str | None, path: Path | None, preset: str | None, out: Path
+) -> tuple[PretrainedModel | None, dict[str, Any]]:
+    """Load the initial weights, if any, and the settings of the file without its 'model'."""
+    from playloom.training.artifacts import load_origin
+
+    if start is None:
+        return None, read_config(path, preset)[1]
+    _check_apart("--start", start, out)
     values = common.read_settings(path)
     if "model" in values or preset is not None:
         given = f"{path} has a 'model'" if "model" in values else f"--preset is {preset!r}"
         raise ConfigError(f"{given}, but sizes come from --start {start}; leave one of them out")
-    return values
+    return load_origin(start), values
+
+
+def _sizes(pretrained: PretrainedModel | None, start: str | None, path: Path | None, preset: str | None) -> ModelConfig:
+    if pretrained is None:
+        return read_config(path, preset)[0]
+    if pretrained.model is None:
+        raise CheckpointError(f"{start} is a tokenizer's run; this training starts with a whole model")
+    return pretrained.model.config
 
 
 def _read_controls(path: Path | None) -> dict[str, str]:
@@ -341,11 +368,11 @@ def _prepare_options(bar: common.Progress, workers: int, edited: float = 0.0) ->
     from playloom.training.data_source import PrepareOptions
 
     return PrepareOptions(
-        render=common.render,
+        render=render,
         workers=workers,
         progress=bar.of("preparing"),
         edited=edited,
-        render_edited=common.render_edited,
+        render_edited=render_edited,
     )
 
 

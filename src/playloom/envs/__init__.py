@@ -15,8 +15,7 @@ except ImportError as error:
     raise MissingExtraError.of("gymnasium", "rl") from error
 
 from playloom.envs.actions import Controller, DiscreteActions, make_action_mapper
-from playloom.envs.core import Transition
-from playloom.envs.single import WorldModelEnv
+from playloom.envs.core import Transition, WorldModelEnv
 from playloom.envs.vector import WorldModelVectorEnv
 
 ENV_ID = "playloom/Dream-v0"

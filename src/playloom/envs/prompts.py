@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from playloom.data.dataset import INDEX, FrameDataset
 from playloom.data.prompts import find_prompt, list_prompts, load_prompt, prompt_folder
-from playloom.data.recording import Episode
 from playloom.data.sampler import alive_spans
 from playloom.errors import BadInputError, RecordingError
+from playloom.games import render
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session
@@ -96,7 +96,7 @@ def _named(spec: str | Path, model: WorldModel) -> PromptSource:
         context=model.config.transformer.context_steps,
         frame_size=(sizes.frame_height, sizes.frame_width),
         horizon=0,
-        render=_render,
+        render=render,
         model=model.folder,
     )
     codes_TN = data.codes_TN if data.weights == model.fingerprint else None
@@ -105,23 +105,13 @@ def _named(spec: str | Path, model: WorldModel) -> PromptSource:
     return lambda: (prompt, generated)
 
 
-def _render(episode: Episode) -> Iterator[NDArray[Any]]:
-    from playloom.games.arena.env import render_episode
-
-    return render_episode(episode)
-
-
 class InitialState(NamedTuple):
     """A prefilled prompt."""
 
-    session: Session
-    """Forked, never stepped."""
-    frame_HWC: NDArray[np.uint8]
-    """The prompt's last frame, uint8 [H, W, 3]."""
-    codes_N: NDArray[np.int64]
-    """Codes of that frame."""
-    generated: bool
-    """True if that frame was generated."""
+    session: Session  # forked, never stepped
+    frame_HWC: NDArray[np.uint8]  # the prompt's last frame, uint8 [H, W, 3]
+    codes_N: NDArray[np.int64]  # codes of that frame
+    generated: bool  # true if that frame was generated
 
 
 class InitialStates:

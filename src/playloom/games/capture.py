@@ -72,17 +72,12 @@ class CaptureOptions:
 class Captured(NamedTuple):
     """Result of a capture, also of an unfinished one."""
 
-    video: Path
-    """Video; the log beside it ends with `.jsonl`."""
-    seconds: float
-    """Time stored."""
+    video: Path  # video; the log beside it ends with `.jsonl`
+    seconds: float  # time stored
     pictures: int
-    dropped: int
-    """Pictures that the encoder was too slow for."""
-    events: int
-    """Changes of the input stored."""
-    waiting: bool
-    """True while nothing is stored because the window has no focus."""
+    dropped: int  # pictures that the encoder was too slow for
+    events: int  # changes of the input stored
+    waiting: bool  # true while nothing is stored because the window has no focus
 
 
 def capture(

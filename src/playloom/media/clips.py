@@ -117,16 +117,11 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
 class Clip(NamedTuple):
     """Steps of play with their frames."""
 
-    frames_THWC: NDArray[np.uint8]
-    """RGB [T, H, W, 3]."""
-    actions_TA: NDArray[np.uint8]
-    """Action values [T, 16]; action t was taken after frame t."""
-    codes_TN: NDArray[np.int64] | None = None
-    """Codes of the frames, [T, N], if they are known."""
-    dreamed_T: NDArray[np.bool_] | None = None
-    """True for generated frames, [T]; None: all are real."""
-    manifest: Manifest | None = None
-    """Manifest of a generated clip; its `weights` made the codes."""
+    frames_THWC: NDArray[np.uint8]  # RGB [T, H, W, 3]
+    actions_TA: NDArray[np.uint8]  # action values [T, 16]; action t was taken after frame t
+    codes_TN: NDArray[np.int64] | None = None  # codes of the frames, [T, N], if they are known
+    dreamed_T: NDArray[np.bool_] | None = None  # true for generated frames, [T]; None: all are real
+    manifest: Manifest | None = None  # manifest of a generated clip; its `weights` made the codes
 
 
 def find_clips(folder: Path | str) -> list[Path]:

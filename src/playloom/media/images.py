@@ -38,14 +38,11 @@ _LANCZOS = Image.Resampling.LANCZOS
 class Picture(NamedTuple):
     """A picture as it was read."""
 
-    frame_HWC: NDArray[np.uint8]
-    """RGB, [0, 255]."""
+    frame_HWC: NDArray[np.uint8]  # RGB, [0, 255]
     notes: tuple[str, ...]
     """Changes, as sentence ends ("its transparency was put on black")."""
-    manifest: Manifest | None
-    """Manifest of the picture, if playloom generated it."""
-    format: str
-    """Pillow's name of the file format: `PNG`, `JPEG`, `WEBP`, …"""
+    manifest: Manifest | None  # manifest of the picture, if playloom generated it
+    format: str  # Pillow's name of the file format: `PNG`, `JPEG`, `WEBP`, …
 
 
 def read_picture(source: Path | str | bytes, *, name: str | None = None) -> Picture:

@@ -53,20 +53,16 @@ class OutputStep(NamedTuple):
 
     frame_HWC: NDArray[np.uint8] | None
     """RGB without watermark; None after the last action when only actions are generated."""
-    action_A: NDArray[np.uint8]
-    """Action values [16]."""
-    action_given: bool
-    """False for a generated action."""
+    action_A: NDArray[np.uint8]  # action values [16]
+    action_given: bool  # false for a generated action
 
 
 @dataclass(frozen=True, kw_only=True)
 class DreamFolder:
     """Written files."""
 
-    folder: Path
-    """May be numbered, see `GeneratedClip.write_folder`."""
-    files: tuple[tuple[str, str], ...]
-    """(name inside the folder, description), in the order of the table above."""
+    folder: Path  # may be numbered, see `GeneratedClip.write_folder`
+    files: tuple[tuple[str, str], ...]  # (name inside the folder, description), in the order of the table above
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -26,9 +26,7 @@ from urllib.parse import urlsplit
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 from starlette.datastructures import QueryParams
@@ -262,7 +260,7 @@ def _start(settings: Settings, stack: ExitStack) -> DeploymentHandle[Any]:
         return serve.run(application, name=_APPLICATION, logging_config=quiet)
     except PlayloomError:
         raise
-    except (RayError, RayServeException, RuntimeError, OSError, ValueError) as error:
+    except Exception as error:  # Ray raises a plain Exception when its own processes start too slowly
         reasons = [str(error)]
         if ray.is_initialized():  # why a replica failed
             reasons += [found.deployments[_APPLICATION].message for found in serve.status().applications.values()]

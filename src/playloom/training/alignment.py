@@ -40,8 +40,7 @@ class AlignmentReport:
 
     verdict: Literal["aligned", "shifted", "undecided"]
     """`shifted`: strong evidence that the effect of an action begins at another shift than 0."""
-    best_shift: int
-    """Shift at which the effect seems to begin; 0 where none is seen."""
+    best_shift: int  # shift at which the effect seems to begin; 0 where none is seen
     motion: str
     shares: Mapping[int, float]
     """By shift, the share of the motion that the action explains where older ones and past motions do not.

@@ -5,9 +5,11 @@ Weights are rounded to float16 before anything is tokenised: transformers learn 
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,10 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, SLOT_NAMES
 from playloom.data.dataset import FrameDataset, TokenDataset
-from playloom.data.importing.recordings import Encode
+from playloom.data.importing.recordings import ClipEncoder, Encode
 from playloom.device import pick_device, set_threads
 from playloom.errors import CheckpointError
-from playloom.json_io import read_json, to_mapping, write_json
+from playloom.json_io import read_json, write_json
 from playloom.models.card import tokenizer_card, write_card
 from playloom.models.checkpoint import (
     WorldModel,
@@ -110,6 +112,14 @@ def load_encode(name: str, threads: int | None = None) -> Encode:
     return encode
 
 
+def clip_encoder(name: str, threads: int | None = None) -> tuple[TokenizerConfig, ClipEncoder]:
+    """Return the sizes and the encoder, for an import, of a model or a tokenizer; arguments of `load_encode`."""
+    origin = load_origin(name)
+    sizes = origin.tokenizer.config
+    load = partial(load_encode, name, threads)
+    return sizes, ClipEncoder(load=load, slots=sizes.grid_height * sizes.grid_width, fingerprint=origin.name)
+
+
 def save_model_like(folder: Path, model: WorldModel, source: PretrainedModel) -> None:
     """Write a model in its source's dtype, so that the transformer's file is the same byte for byte."""
     for dtype in (torch.float16, None):
@@ -131,7 +141,7 @@ def training_facts(store: FrameDataset | TokenDataset, result: TrainingResult, c
         "training_seconds": round(result.elapsed, 1),
         "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
         "validation": result.validation,
-        "settings": to_mapping(config),
+        "settings": dataclasses.asdict(config),
     }
 
 

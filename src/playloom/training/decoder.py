@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from playloom.device import pick_device
 from playloom.errors import RecordingError
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, to_pixels
 from playloom.training.artifacts import PretrainedModel, load_origin, save_model_like, save_tokenizer, training_facts
-from playloom.training.data_source import PrepareOptions, frames_from, tokens_from
+from playloom.training.data_source import FinetuneJob, frames_from, tokens_from
 from playloom.training.distributed import dist_info
 from playloom.training.loop import Loop, Report
 from playloom.training.task import Batch, Say, TrainingResult
@@ -39,18 +39,7 @@ class DecoderTrainingConfig(GanConfig):
     """Transformer layers; None: unchanged."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecoderJob:
-    """Inputs and outputs of a decoder training."""
-
-    source: str
-    """A bundled model's name, a model's folder, or the run's folder of any training."""
-    data: Path
-    """Recordings or a frame dataset."""
-    out: Path
-    """Folder of the run."""
-    config: DecoderTrainingConfig
-    prepare: PrepareOptions
+DecoderJob: TypeAlias = FinetuneJob[DecoderTrainingConfig]
 
 
 def run_decoder(job: DecoderJob, *, report: Report | None = None, say: Say = print) -> TrainingResult:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import threading
@@ -21,8 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from playloom.device import pick_device, set_threads
 from playloom.errors import MissingExtraError
 from playloom.models.transformer.transformer import Block
-from playloom.training.config import LoopConfig
-from playloom.training.task import Batch
+from playloom.training.task import Batch, LoopConfig
 
 
 @contextlib.contextmanager
@@ -50,7 +48,10 @@ def stop_requests() -> Iterator[threading.Event]:
 
 def make_fabric(config: LoopConfig) -> Any:
     """Return a launched fabric: one device, or one per process under torchrun."""
-    fabric_module = _fabric_module()
+    try:
+        import lightning_fabric
+    except ImportError as error:
+        raise MissingExtraError.of("lightning-fabric", "train") from error
     kind = pick_device(config.device).type
     if kind == "cpu":
         set_threads(config.threads)
@@ -63,9 +64,10 @@ def make_fabric(config: LoopConfig) -> Any:
     if dist_info()[1] > 1:
         strategy = "ddp"
         if config.strategy == "fsdp":
-            parallel = fabric_module.strategies.ModelParallelStrategy
-            strategy = parallel(_shard, data_parallel_size=dist_info()[1], tensor_parallel_size=1)
-    fabric = fabric_module.Fabric(
+            from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+
+            strategy = ModelParallelStrategy(_shard, data_parallel_size=dist_info()[1], tensor_parallel_size=1)
+    fabric = lightning_fabric.Fabric(
         accelerator=kind,
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
@@ -74,13 +76,6 @@ def make_fabric(config: LoopConfig) -> Any:
     )
     fabric.launch()
     return fabric
-
-
-def _fabric_module() -> Any:
-    for name in ("lightning_fabric", "lightning.fabric"):
-        with contextlib.suppress(ImportError):
-            return importlib.import_module(name)
-    raise MissingExtraError.of("lightning-fabric", "train")
 
 
 def _shard(module: nn.Module, mesh: Any) -> nn.Module:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -27,11 +26,10 @@ from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import card_row_delay
 from playloom.models.heads import HeadsConfig, PredictionHeads, StateConfig, build_heads
 from playloom.training.artifacts import load_origin, save_model_like, training_facts
-from playloom.training.config import LoopConfig
-from playloom.training.data_source import PrepareOptions, tokens_from
+from playloom.training.data_source import FinetuneJob, tokens_from
 from playloom.training.distributed import dist_info
 from playloom.training.loop import Loop, Report
-from playloom.training.task import Batch, ModuleLoss, Say, StepContext, TrainingResult
+from playloom.training.task import Batch, LoopConfig, ModuleLoss, Say, StepContext, TrainingResult
 
 _MOST_ROWS = 1 << 15  # of one batch without gradients
 
@@ -51,18 +49,7 @@ class HeadsTrainingConfig:
     """Hidden width of the network."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadsJob:
-    """Inputs and outputs of a heads training."""
-
-    source: str
-    """A bundled model's name, a model's folder, or the folder of a world model's run."""
-    data: Path
-    """Recordings, a frame dataset or a token dataset, with labels (see `playloom.data.sampler`)."""
-    out: Path
-    """Folder of the run."""
-    config: HeadsTrainingConfig
-    prepare: PrepareOptions
+HeadsJob: TypeAlias = FinetuneJob[HeadsTrainingConfig]
 
 
 def run_heads(job: HeadsJob, *, report: Report | None = None, say: Say = print) -> TrainingResult:

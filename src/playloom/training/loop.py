@@ -6,6 +6,7 @@ Data and randomness of a step are functions of (seed, step, rank), so a killed r
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -19,9 +20,7 @@ import torch
 from torch import Tensor
 
 from playloom.errors import CheckpointError, PlayloomError
-from playloom.json_io import to_mapping
 from playloom.training.checkpoint import Snapshot, differences, load_newest, save_snapshot
-from playloom.training.config import MUTABLE_ON_RESUME, LoopConfig
 from playloom.training.distributed import make_fabric, read_ahead, reshard, stop_requests, unshard, whole
 from playloom.training.logger import LoopProgress, Meter, RunLogger
 from playloom.training.optim import (
@@ -34,7 +33,7 @@ from playloom.training.optim import (
     optimiser_tensors,
     progress,
 )
-from playloom.training.task import Batch, StepContext, Task, TrainingResult
+from playloom.training.task import MUTABLE_ON_RESUME, Batch, LoopConfig, StepContext, Task, TrainingResult
 
 Report = Callable[[LoopProgress], None]
 
@@ -111,7 +110,7 @@ class Loop:
             yield
 
     def _run_config(self) -> dict[str, Any]:
-        loop = {name: value for name, value in to_mapping(self.config).items() if name not in MUTABLE_ON_RESUME}
+        loop = {name: value for name, value in dataclasses.asdict(self.config).items() if name not in MUTABLE_ON_RESUME}
         return {"loop": loop, **self.task.run_config}
 
     def _resume(self) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from playloom.errors import CheckpointError
-from playloom.training.config import LoopConfig
 from playloom.training.distributed import shard_like, whole
+from playloom.training.task import LoopConfig
 
 
 class MuonAdamW(AdamW):

@@ -14,12 +14,11 @@ from playloom.errors import CheckpointError, ConfigError
 from playloom.json_io import read_json, write_json
 from playloom.models.world_model import ModelConfig
 from playloom.training.artifacts import PretrainedModel, default_name, load_tokenizer
-from playloom.training.config import LoopConfig
 from playloom.training.data_source import PrepareOptions, frames_from
 from playloom.training.distributed import dist_info
 from playloom.training.loop import Report
 from playloom.training.run import WorldJob, check_actions, prepare_world, run_world
-from playloom.training.task import Say, TrainingResult
+from playloom.training.task import LoopConfig, Say, TrainingResult
 from playloom.training.tokenizer import TokenizerTrainingConfig, check_frame_size, train_tokenizer
 from playloom.training.world_model import WorldConfig
 

@@ -27,10 +27,8 @@ from playloom.training.world_model import WorldConfig, WorldLoss
 class Machine(NamedTuple):
     """A device by its data sheet."""
 
-    memory: float
-    """Bytes."""
-    rate: float
-    """Dense bfloat16 operations per second."""
+    memory: float  # bytes
+    rate: float  # dense bfloat16 operations per second
 
 
 MACHINES: Mapping[str, Machine] = {
@@ -49,46 +47,29 @@ RESERVED = 2e9
 class StepCost:
     """Cost of one training step on one device."""
 
-    operations: float
-    """Floating point operations of a window, forward and backward."""
-    window_bytes: float
-    """Activations and temporary tensors of one window at the step's peak."""
-    fixed_bytes: float
-    """The same whatever the batch: weights in the lower precision."""
-    parameters: float
-    """Trained parameters."""
-    optimizer_values: float
-    """Values of the optimiser's state."""
-    largest_block: float
-    """Parameters that are gathered at once with `fsdp`: the embeddings and one block."""
+    operations: float  # floating point operations of a window, forward and backward
+    window_bytes: float  # activations and temporary tensors of one window at the step's peak
+    fixed_bytes: float  # the same whatever the batch: weights in the lower precision
+    parameters: float  # trained parameters
+    optimizer_values: float  # values of the optimiser's state
+    largest_block: float  # parameters that are gathered at once with `fsdp`: the embeddings and one block
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """Prediction of a training."""
 
-    parameters: float
-    """Trained parameters."""
-    state_bytes: float
-    """Weights, gradients, optimiser and averages of one device."""
-    activation_bytes: float
-    """Activations of one device."""
-    memory_bytes: float
-    """State, activations and `RESERVED`."""
-    fits: bool
-    """True if the device has that memory."""
-    tokens_per_second: float
-    """Tokens of all devices."""
-    steps: int
-    """Optimiser steps for all windows of all epochs."""
-    days: float
-    """Training time."""
-    frame_bytes: float
-    """The frames as a frame dataset."""
-    code_bytes: float
-    """The frames as a token dataset."""
-    checkpoint_bytes: float
-    """The checkpoints kept, and one being written."""
+    parameters: float  # trained parameters
+    state_bytes: float  # weights, gradients, optimiser and averages of one device
+    activation_bytes: float  # activations of one device
+    memory_bytes: float  # state, activations and `RESERVED`
+    fits: bool  # true if the device has that memory
+    tokens_per_second: float  # tokens of all devices
+    steps: int  # optimiser steps for all windows of all epochs
+    days: float  # training time
+    frame_bytes: float  # the frames as a frame dataset
+    code_bytes: float  # the frames as a token dataset
+    checkpoint_bytes: float  # the checkpoints kept, and one being written
 
 
 def step_cost(model: ModelConfig, config: WorldConfig) -> StepCost:

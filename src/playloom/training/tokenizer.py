@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from playloom.data.dataset import FrameDataset
 from playloom.data.sampler import WindowSampler, frame_batch
 from playloom.errors import ConfigError, RecordingError
-from playloom.json_io import plain, to_mapping
+from playloom.json_io import plain
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.losses import TokenizerLoss, TokenizerLossConfig, hinge_loss
 from playloom.models.tokenizer.metrics import psnr, sharpness, ssim
@@ -23,11 +24,10 @@ from playloom.models.tokenizer.networks import Decoder
 from playloom.models.tokenizer.quantizer import codebook_use
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, to_pixels
 from playloom.training.artifacts import PretrainedModel, save_tokenizer, training_facts
-from playloom.training.config import LoopConfig
 from playloom.training.distributed import dist_info
 from playloom.training.logger import strip
 from playloom.training.loop import Loop, Report
-from playloom.training.task import Batch, ModuleLoss, StepContext, TrainingResult
+from playloom.training.task import Batch, LoopConfig, ModuleLoss, StepContext, TrainingResult
 
 _STRIP_WIDTH = 6
 
@@ -132,7 +132,7 @@ class GanTask:
             self.rates["discriminator"] = config.discriminator_rate
         self.averaged = frozenset[str]()
         self.units = {"pictures": 1}
-        settings = {name: value for name, value in plain(to_mapping(config)).items() if name != "loop"}
+        settings = {name: value for name, value in plain(dataclasses.asdict(config)).items() if name != "loop"}
         self.run_config: dict[str, Any] = {"tokenizer": tokenizer.config.to_dict(), "training": settings}
         self.run_config["data"] = {"rows": len(frames)}
         rank = dist_info()[0]

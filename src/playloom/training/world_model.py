@@ -5,6 +5,7 @@ B batch, T steps, N image slots, A action slots, P positions a step, D width, V 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from playloom.data.sampler import WindowSampler, alive_spans, token_windows
 from playloom.errors import ConfigError, RecordingError
 from playloom.inference.engine import Engine
 from playloom.inference.types import Prompt
-from playloom.json_io import plain, to_mapping
+from playloom.json_io import plain
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, StepLayout
@@ -30,10 +31,9 @@ from playloom.models.transformer.transformer import Transformer
 from playloom.models.world_model import ModelConfig, build_transformer
 from playloom.provenance import stamp
 from playloom.training.artifacts import PretrainedModel
-from playloom.training.config import LoopConfig
 from playloom.training.distributed import dist_info
 from playloom.training.logger import strip
-from playloom.training.task import Batch, ModuleLoss, StepContext
+from playloom.training.task import Batch, LoopConfig, ModuleLoss, StepContext
 
 _PREVIEW_FRAMES = 6
 
@@ -177,7 +177,7 @@ class WorldTask:
         self.units = {"frames": config.window_steps, "tokens": config.window_steps * model.layout.slots}
         self.run_config: dict[str, Any] = {
             "model": model.to_dict(),
-            "world": {name: value for name, value in plain(to_mapping(config)).items() if name != "loop"},
+            "world": {name: value for name, value in plain(dataclasses.asdict(config)).items() if name != "loop"},
             "data": {"tokenizer": store.tokenizer, "rows": len(store)},
         }
         if start is not None:

@@ -16,9 +16,8 @@ from playloom.actions.codec import REST_VALUES, decode_values, encode_named
 from playloom.actions.controller import CONTROLS, ControllerState
 from playloom.envs import ENV_ID
 from playloom.envs.actions import Controller, DiscreteActions, make_action_mapper
-from playloom.envs.core import Transition
+from playloom.envs.core import Transition, WorldModelEnv
 from playloom.envs.prompts import InitialStates, prompt_sources
-from playloom.envs.single import WorldModelEnv
 from playloom.envs.vector import WorldModelVectorEnv
 from playloom.errors import ActionError, BadInputError, ConfigError, PictureError, RecordingError
 from playloom.games.arena.env import ArenaEnv, as_state

@@ -19,8 +19,8 @@ from engine_toys import action, prompt_of
 from env_toys import WORDS, frame_store, make_engine, prompts
 from playloom.actions.codec import REST_VALUES
 from playloom.envs import ENV_ID, core
+from playloom.envs.core import WorldModelEnv
 from playloom.envs.prompts import prompt_sources
-from playloom.envs.single import WorldModelEnv
 from playloom.envs.vector import WorldModelVectorEnv
 from playloom.errors import BadInputError, ConfigError
 from playloom.inference.engine import Engine

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from env_toys import WORDS, brightness, make_engine, prompts
-from playloom.envs.core import Transition
-from playloom.envs.single import WorldModelEnv
+from playloom.envs.core import Transition, WorldModelEnv
 from playloom.envs.vector import WorldModelVectorEnv
 from playloom.errors import BadInputError, ConfigError
 

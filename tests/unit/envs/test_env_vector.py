@@ -13,8 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from env_toys import WORDS, brightness, make_engine, prompts, rows_in_use
 from playloom.envs import ENV_ID
-from playloom.envs.core import Transition
-from playloom.envs.single import WorldModelEnv
+from playloom.envs.core import Transition, WorldModelEnv
 from playloom.envs.vector import WorldModelVectorEnv
 from playloom.errors import ActionError, BadInputError, ConfigError
 from playloom.provenance import stamp

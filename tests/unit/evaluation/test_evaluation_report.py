@@ -33,7 +33,7 @@ from playloom.evaluation.report import (
 )
 from playloom.evaluation.suite import evaluate, open_test_set
 from playloom.media.images import read_picture
-from playloom.models.checkpoint import save_model
+from playloom.models.checkpoint import load_model, save_model
 
 SMALL = EvaluationSettings(
     frames=6,
@@ -147,12 +147,39 @@ def test_settings_refuse_nonsense_and_quick_is_smaller() -> None:
     assert (quick.horizon_steps, quick.collapse_step) == (30, 50)
 
 
+@dataclasses.dataclass
+class Evaluated:
+    """A tiny model, its store and its whole evaluation: the costly part, once."""
+
+    folder: Path
+    report: Report
+    done: list[str]
+
+    def command(self, out: Path, *words: str) -> list[str]:
+        call = ["evaluate", "--model", str(self.folder / "model"), "--data", str(self.folder / "store")]
+        return [*call, "--cache-dir", str(out), "--quick", "--decode-order", "2", "--threads", "1", *words]
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+    folder, done = tmp_path_factory.mktemp("evaluated"), list[str]()
+    save_model(folder / "model", loud_model(tiny_config()))
+    model, store = load_model(folder / "model"), small_store(folder / "store")
+    settings = dataclasses.replace(SMALL, row_delay=2)
+    return Evaluated(folder, evaluate(model, store, settings, pictures=folder / "pictures", progress=done.append), done)
+
+
+@pytest.fixture
+def small_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick(self: EvaluationSettings) -> EvaluationSettings:
+        return dataclasses.replace(SMALL, row_delay=self.row_delay, seed=self.seed)
+
+    monkeypatch.setattr(EvaluationSettings, "quick", quick)
+
+
 @pytest.mark.slow
-def test_evaluate_measures_every_part_and_is_repeatable(tmp_path: Path) -> None:
-    store, model = small_store(tmp_path / "store"), loud_model(tiny_config())
-    done: list[str] = []
-    report = evaluate(model, store, SMALL, pictures=tmp_path / "pictures", progress=done.append)
-    parts = list(dict.fromkeys(row.part for row in report.rows))
+def test_evaluate_measures_every_part(evaluated: Evaluated) -> None:
+    parts = list(dict.fromkeys(row.part for row in evaluated.report.rows))
     assert parts == [
         "tokenizer",
         "likelihood",
@@ -166,20 +193,59 @@ def test_evaluate_measures_every_part_and_is_repeatable(tmp_path: Path) -> None:
         "diversity",
         "persistency",
     ]
-    assert {"horizon", "control, left", "diversity, full dream", "persistency"} <= set(done)
-    content = report.to_json()
+    assert {"horizon", "control, left", "diversity, full dream", "persistency"} <= set(evaluated.done)
+    content = evaluated.report.to_json()
     json.dumps(content, allow_nan=False)
-    run = content["run"]
-    assert run["model"]["fingerprint"] == model.fingerprint and run["data"]["test_seeds"] == [30, 40]
+    run, fingerprint = content["run"], load_model(evaluated.folder / "model").fingerprint
+    assert run["model"]["fingerprint"] == fingerprint and run["data"]["test_seeds"] == [30, 40]
     assert run["machine"]["cpu"] and run["machine"]["cores"] and run["machine"]["torch"] and run["seconds"]["all"] > 0
     assert len(content["curves"]["horizon"]["dream_psnr"]) == 4
-    again = evaluate(model, store, SMALL)
-    assert again.to_json()["rows"] == content["rows"]
-    other = evaluate(model, store, dataclasses.replace(SMALL, seed=1))
-    assert [row.value for row in other.rows] != [row.value for row in report.rows]
-    manifest = read_picture(tmp_path / "pictures" / "strip.png").manifest
-    assert manifest is not None and manifest.weights == model.fingerprint
-    assert read_picture(tmp_path / "pictures" / "horizon.png").frame_HWC.shape == (400, 720, 3)
+    manifest = read_picture(evaluated.folder / "pictures" / "strip.png").manifest
+    assert manifest is not None and manifest.weights == fingerprint
+    assert read_picture(evaluated.folder / "pictures" / "horizon.png").frame_HWC.shape == (400, 720, 3)
+
+
+@pytest.mark.slow
+def test_the_command_repeats_it_prints_the_table_and_writes_json(
+    evaluated: Evaluated, tmp_path: Path, small_quick: None
+) -> None:
+    result = CliRunner().invoke(app, evaluated.command(tmp_path / "work"))
+    assert result.exit_code == 0, result.output
+    assert "PSNR of reconstructions" in result.output and "missed" in result.output and "bars reached" in result.output
+    content = json.loads((tmp_path / "work" / "evaluation.json").read_text())
+    assert content["run"]["settings"]["row_delay"] == 2
+    assert content["rows"] == evaluated.report.to_json()["rows"], "same seed, same figures"
+    assert (tmp_path / "work" / "strip.png").is_file()
+
+
+@pytest.mark.slow
+def test_a_stopped_evaluation_keeps_the_parts_that_were_done(
+    evaluated: Evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_quick: None
+) -> None:
+    monkeypatch.setattr(rollout, "measure_rollout", terminate)
+    result = CliRunner().invoke(app, evaluated.command(tmp_path, "--seed", "1"))
+    assert result.exit_code == 143, result.output
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    assert content["run"]["parts"] == ["tokenizer", "likelihood"] and content["rows"]
+    whole = {(row.part, row.name): row.value for row in evaluated.report.rows}
+    assert any(whole[row["part"], row["name"]] != row["value"] for row in content["rows"]), "another seed"
+
+
+def terminate(*_: object, **__: object) -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def test_the_command_refuses_nonsense_before_it_measures(tmp_path: Path) -> None:
+    small_store(tmp_path / "store")
+    save_model(tmp_path / "model", loud_model(tiny_config()))
+    call = ["evaluate", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "store")]
+    call += ["--cache-dir", str(tmp_path / "work")]
+    refused = CliRunner().invoke(app, [*call, "--decode-order", "0"])
+    assert isinstance(refused.exception, ConfigError) and "row delay 0 does not fit" in str(refused.exception)
+    refused = CliRunner().invoke(app, [*call, "--threads", "-1"])
+    assert refused.exit_code == 2 and "--threads" in refused.stderr
+    refused = CliRunner().invoke(app, [*call, "--out", str(tmp_path)])
+    assert "it is a folder" in str(refused.exception), "now, not after minutes"
 
 
 def test_evaluate_says_what_does_not_fit(tmp_path: Path) -> None:
@@ -200,48 +266,11 @@ def test_a_store_without_test_episodes_is_refused(tmp_path: Path) -> None:
         open_test_set(tmp_path / "nothing", tmp_path / "work")
 
 
-def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small_store(tmp_path / "store")
-    save_model(tmp_path / "model", loud_model(tiny_config()))
-    monkeypatch.setattr(EvaluationSettings, "quick", lambda self: dataclasses.replace(SMALL, row_delay=self.row_delay))
-    call = ["evaluate", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "store")]
-    call += ["--cache-dir", str(tmp_path / "work")]
-    result = CliRunner().invoke(app, [*call, "--quick", "--decode-order", "2", "--threads", "1"])
-    assert result.exit_code == 0, result.output
-    assert "PSNR of reconstructions" in result.output and "missed" in result.output and "bars reached" in result.output
-    content = json.loads((tmp_path / "work" / "evaluation.json").read_text())
-    assert content["run"]["settings"]["row_delay"] == 2
-    assert (tmp_path / "work" / "strip.png").is_file()
-    refused = CliRunner().invoke(app, [*call, "--decode-order", "0"])
-    assert isinstance(refused.exception, ConfigError) and "row delay 0 does not fit" in str(refused.exception)
-    refused = CliRunner().invoke(app, [*call, "--threads", "-1"])
-    assert refused.exit_code == 2 and "--threads" in refused.stderr
-    refused = CliRunner().invoke(app, [*call, "--out", str(tmp_path)])
-    assert "it is a folder" in str(refused.exception), "now, not after minutes"
-
-
 @pytest.mark.parametrize("package", ["scipy", "matplotlib"])
 def test_without_the_extra_the_command_names_it(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     refused = CliRunner().invoke(app, ["evaluate", "--cache-dir", str(tmp_path)])
     assert isinstance(refused.exception, MissingExtraError) and "'playloom[evaluate]'" in str(refused.exception)
-
-
-def test_a_stopped_evaluation_keeps_the_parts_that_were_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small_store(tmp_path / "store")
-    save_model(tmp_path / "model", loud_model(tiny_config()))
-    monkeypatch.setattr(EvaluationSettings, "quick", lambda self: dataclasses.replace(SMALL, row_delay=self.row_delay))
-    monkeypatch.setattr(rollout, "measure_rollout", terminate)
-    call = ["evaluate", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "store")]
-    call += ["--cache-dir", str(tmp_path / "work")]
-    result = CliRunner().invoke(app, [*call, "--quick", "--decode-order", "2", "--threads", "1"])
-    assert result.exit_code == 143, result.output
-    content = json.loads((tmp_path / "work" / "evaluation.json").read_text())
-    assert content["run"]["parts"] == ["tokenizer", "likelihood"] and content["rows"]
-
-
-def terminate(*_: object, **__: object) -> None:
-    signal.raise_signal(signal.SIGTERM)
 
 
 def test_a_plot_shows_its_lines_and_a_strip_marks_dreams() -> None:

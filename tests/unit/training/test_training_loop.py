@@ -13,9 +13,9 @@ import torch
 from playloom.errors import CheckpointError, PlayloomError, RecordingError
 from playloom.models.presets import preset
 from playloom.training.checkpoint import load_newest
-from playloom.training.config import LoopConfig
 from playloom.training.loop import Loop
 from playloom.training.optim import AveragedWeights, make_optimiser, orthogonalize
+from playloom.training.task import LoopConfig
 from playloom.training.world_model import WorldTask
 from training_toys import TINY, read_log, token_store, train_world, world_config
 

@@ -1,15 +1,16 @@
 """Settings: unknown keys name the nearest one, and the schedule ends where it should."""
 
+import dataclasses
 import math
 from itertools import pairwise
 
 import pytest
 
 from playloom.errors import ConfigError
-from playloom.json_io import from_mapping, to_mapping
+from playloom.json_io import from_mapping
 from playloom.training.checkpoint import differences
-from playloom.training.config import LoopConfig
 from playloom.training.optim import learning_rate_factor, progress
+from playloom.training.task import LoopConfig
 from playloom.training.tokenizer import TokenizerTrainingConfig
 from playloom.training.world_model import WorldConfig
 
@@ -21,7 +22,7 @@ def test_configs_come_back_from_plain_values():
     )
     assert config.loop.minutes == 3.0
     assert config.loss.perceptual == 1.0
-    assert from_mapping(TokenizerTrainingConfig, to_mapping(config)) == config
+    assert from_mapping(TokenizerTrainingConfig, dataclasses.asdict(config)) == config
     world = from_mapping(WorldConfig, {"loop": {"steps": 1}, "row_delays": [0, 1], "row_delay_weights": [1, 2.5]})
     assert world.row_delays == (0, 1)
     assert world.row_delay_weights == (1.0, 2.5)

@@ -27,10 +27,10 @@ from playloom.evaluation.online.rollout import (
     repeat_policy,
 )
 from playloom.games.arena.engine import FRAME_SHAPE, import_vizdoom
+from playloom.games.arena.env import write_views
 from playloom.games.arena.maps import free_cells, variant_of
 from playloom.games.bots.players import HELDOUT_STYLE, STYLES
 from playloom.games.recorder import STEPS_PER_SECOND, EpisodePlan, plan_episode, record_plans
-from playloom.games.viewer import write_views
 from playloom.inference.engine import Engine
 from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling

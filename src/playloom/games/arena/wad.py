@@ -12,7 +12,6 @@ import numpy as np
 
 from playloom.games.arena import textures
 from playloom.games.arena.maps import CELL, Point, Variant, free_cells
-from playloom.games.arena.sprites import SIDE, draw_sprite
 from playloom.media.images import encode_png
 
 _HEADER = struct.Struct("<4sii")
@@ -70,14 +69,11 @@ class ForeignObject:
 
     x: float  # map units
     y: float
-    start: int
-    """First step of the episode that shows it, up to two steps early."""
-    steps: int
-    """Number of steps that it stays."""
+    start: int  # first step of the episode that shows it, up to two steps early
+    steps: int  # number of steps that it stays
     height: float  # map units
     width: float
-    seed: int
-    """Seed of its sprite, see `draw_sprite`."""
+    seed: int  # seed of its sprite, see `draw_sprite`
 
 
 def arena_wad(variant: Variant, objects: Sequence[ForeignObject] = ()) -> bytes:
@@ -193,8 +189,8 @@ def _foreign_actor(index: int, item: ForeignObject) -> str:
     return _FOREIGN.format(
         index=index,
         number=_FIRST_NUMBER + index,
-        x_scale=round(item.width / SIDE, 4),
-        y_scale=round(item.height / SIDE, 4),
+        x_scale=round(item.width / textures.SIDE, 4),
+        y_scale=round(item.height / textures.SIDE, 4),
         wait=_TICS_BEFORE + 3 * item.start,
         tics=3 * item.steps,
         sprite=_sprite(index),
@@ -207,9 +203,9 @@ def _sprite(index: int) -> str:
 
 def _sprite_png(seed: int) -> bytes:
     """PNG with the engine's chunk `grAb`, the place of the foot, after the header's 33 bytes."""
-    picture = draw_sprite(seed)
+    picture = textures.draw_sprite(seed)
     foot = int(np.flatnonzero(picture[..., 3].any(1))[-1]) + 1
-    png, offset = encode_png(picture), b"grAb" + struct.pack(">ii", SIDE // 2, foot)
+    png, offset = encode_png(picture), b"grAb" + struct.pack(">ii", textures.SIDE // 2, foot)
     return png[:33] + struct.pack(">I", 8) + offset + struct.pack(">I", zlib.crc32(offset)) + png[33:]
 
 

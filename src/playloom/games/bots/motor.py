@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import BIN_VALUES
 from playloom.actions.controller import CONTROLS
-from playloom.games.arena.controls import look_per_step, turn_per_step
+from playloom.games.arena.engine import look_per_step, turn_per_step
 
 _INDEX = {control.name: index for index, control in enumerate(CONTROLS)}
 _LEVELS: tuple[float, ...] = tuple(float(v) for v in BIN_VALUES if v >= 0)

@@ -70,13 +70,10 @@ class GymnasiumRecording:
 class EnvironmentFacts(NamedTuple):
     """Facts about an environment that all its episodes share."""
 
-    frame_skip: int
-    """Environment steps a frame."""
-    info: tuple[str, ...]
-    """Names of the recorded numbers of `info`."""
+    frame_skip: int  # environment steps a frame
+    info: tuple[str, ...]  # names of the recorded numbers of `info`
     encoder: ActionEncoder
-    notes: tuple[str, ...]
-    """Sentences about the rate, the actions and the pictures."""
+    notes: tuple[str, ...]  # sentences about the rate, the actions and the pictures
 
 
 class PlayedEpisode(NamedTuple):

@@ -43,10 +43,8 @@ class Recorded(NamedTuple):
     """Result of a recording."""
 
     dataset: FrameDataset
-    notes: tuple[str, ...]
-    """Sentences about the rate, the actions and the pictures."""
-    skipped: tuple[str, ...]
-    """Episodes that failed, with the reason where this call saw it."""
+    notes: tuple[str, ...]  # sentences about the rate, the actions and the pictures
+    skipped: tuple[str, ...]  # episodes that failed, with the reason where this call saw it
 
 
 def record_environment(
