@@ -1,9 +1,9 @@
 """Offset and drift of the input's clock, estimated from the motion that the input causes.
 
-What past motions do not predict of a motion is correlated, for each lag, with what the past of the input does not
-predict of the input (Box & Jenkins 1976, chapter 11: cross-correlation after prewhitening). An effect lasts, but
-it never comes before its cause: the offset is the earliest lag that explains much. M motions measured, C kinds of
-motion, A controls, T times of the input, L lags, B blocks.
+For each lag, what past motions do not predict of a motion is correlated with what past input does not predict of the
+input (Box & Jenkins 1976, chapter 11: cross-correlation after prewhitening). An effect lasts, but it never comes before
+its cause: the offset is the earliest lag that explains much. M motions measured, C kinds of motion, A controls, T times
+of the input, L lags, K pairs of a control and a kind of motion.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _GRID = 1 / 60  # seconds between times of the input
 _HISTORY = np.array([0, 1, 2, 3, 4, 6, 9, 13, 19, 28, 42, 63, 100]) * _GRID  # edges of windows of past input
 _RIDGE = 0.01
 _LARGEST = 3.0  # standard deviations
-_BLOCK = 0.5  # seconds that count as one measurement
-_SURE, _LEAST_SHARE, _LEAST_MOTION = 5.0, 0.01, 0.02
+_SURE, _LEAST_MOTION = 5.5, 0.02
+_MEDIAN = 0.6745  # of the size of a normal variable
 _LEAST_SECONDS, _LEAST_CHANGES, _MOST_CONTROLS = 15.0, 10, 8
 _COUNT_TIME = 0.01  # mouse counts were moved in the seconds before their time
 _LEAST_DRIFT, _LONG = 0.1, 60.0  # seconds that drift adds up to, and seconds that it is estimated over
@@ -58,9 +58,9 @@ class ClockEstimate(NamedTuple):
     """The best correction; use it only if it is sure."""
     sure: bool
     sigmas: float
-    """Standard errors by which the share is above 0."""
+    """Size of the correlation in standard deviations of those of all lags."""
     shares: tuple[float, ...]
-    """Share of the unexplained motion that input of each of `LAGS` explains, with the drift corrected."""
+    """Share of the unpredicted motion that the input of each of `LAGS` explains, with the drift corrected."""
 
     def sentence(self) -> str:
         """Return the result."""
@@ -212,33 +212,24 @@ def _innovations(moved: _Moved, integrals: list[_Curves]) -> list[_Curves]:
 
 def _estimate(moved: _Moved, new: list[_Curves], drift: float) -> ClockEstimate:
     """The estimate of the offset for a drift."""
-    _, block_M = np.unique((moved.before_M / _BLOCK).astype(int), return_inverse=True)
-    sizes_B = np.bincount(block_M)
-    firsts_B = np.cumsum(sizes_B) - sizes_B
     begin_M, end_M = moved.before_M * (1 - drift), moved.after_M * (1 - drift)
     products = []
     for lag in LAGS:
         input_MA = _windows(new, begin_M - lag, end_M - lag)
         input_MA = (input_MA - input_MA.mean(axis=0)) / (input_MA.std(axis=0) + 1e-9)
-        product = input_MA[:, :, None] * moved.motion_MC[:, None]
-        products.append(np.add.reduceat(product.reshape(len(product), -1), firsts_B) / sizes_B[:, None])
-    product_LBK = np.stack(products)
-    correlation_LK = product_LBK.mean(axis=1)
-    sigma_LK = np.abs(correlation_LK) / (product_LBK.std(axis=1, ddof=1) / np.sqrt(len(sizes_B)) + 1e-12)
-    sure_LK = (sigma_LK > _SURE) & (correlation_LK**2 > _LEAST_SHARE)
-    peak, column = np.unravel_index(int((correlation_LK**2 * np.where(sure_LK, 1, 1e-3)).argmax()), sure_LK.shape)
-    share_L = correlation_LK[:, column] ** 2
-    early_L = (share_L >= 0.5 * share_L[peak]) & (sure_LK[:, column] | (np.arange(len(LAGS)) == peak))
-    place = int(np.flatnonzero(early_L)[0])
+        products.append((input_MA.T @ moved.motion_MC / len(begin_M)).ravel())
+    size_LK = np.abs(np.stack(products))  # of the correlation of every control with every motion
+    noise_K = np.maximum(np.median(size_LK, axis=0) / _MEDIAN, len(begin_M) ** -0.5)  # at most lags there is no effect
+    peak, column = np.unravel_index(int((size_LK / noise_K).argmax()), size_LK.shape)
+    share_L, sigma_L = size_LK[:, column] ** 2, size_LK[:, column] / noise_K[column]
+    place = int(np.flatnonzero((share_L >= 0.5 * share_L[peak]) & (sigma_L >= min(_SURE, sigma_L[peak])))[0])
     while place + 1 < len(LAGS) and share_L[place + 1] > share_L[place]:
         place += 1
     low, top, high = share_L[max(0, place - 1)], share_L[place], share_L[min(place + 1, len(LAGS) - 1)]
-    part = 0.5 * (low - high) / min(low - 2 * top + high, -1e-9)
+    part = np.clip(0.5 * (low - high) / min(low - 2 * top + high, -1e-9), -0.5, 0.5)
     return ClockEstimate(
-        clock=ClockCorrection(
-            round(float(LAGS[place] + (LAGS[1] - LAGS[0]) * np.clip(part, -0.5, 0.5)), 3), round(drift, 6)
-        ),
-        sure=bool(sure_LK[peak, column]),
-        sigmas=float(sigma_LK[peak, column]),
+        clock=ClockCorrection(round(float(LAGS[place] + (LAGS[1] - LAGS[0]) * part), 3), round(drift, 6)),
+        sure=bool(sigma_L[peak] > _SURE),
+        sigmas=float(sigma_L[peak]),
         shares=tuple(share_L.tolist()),
     )
