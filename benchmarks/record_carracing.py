@@ -1,8 +1,8 @@
 """Record a second game: CarRacing as videos with logs of the input, without playloom.
 
 Needs `pip install av 'gymnasium[box2d]'`. A driver steers at the road it sees, with varied speed and sudden wrong
-turns. Each session is `session-K.mp4`, 60 pictures per second, and `session-K.csv`, the events of a gamepad. The log has
-a clock of its own, and its start is noted 0.23 s late, so all input seems to come 0.23 s early.
+turns. Each session is `session-K.mp4`, 60 pictures per second, and `session-K.csv`, the events of a gamepad. The log
+has a clock of its own, and its start is noted 0.23 s late, so all input seems to come 0.23 s early.
 """
 
 from __future__ import annotations
