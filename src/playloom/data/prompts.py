@@ -11,13 +11,15 @@ one picture                  a context of one step                              
 a clip's folder or its npz   context and frames of an earlier run, without watermarks     the last frame
 a frame dataset's folder     its first validation episode, else its first one (50 steps)  context - 1
 `FOLDER/N`                   episode N, from 0, of the frame dataset in FOLDER            context - 1
+a video                      10 pictures per second, with the input of its log if any      context - 1
 an episode (.npz or .json)   a recording of `playloom record`; needs `render`             context - 1
 `NAME`                       a prompt of the model, else a bundled one                    context - 1
 `bundled:NAME`               a bundled prompt                                             context - 1
 ===========================  ===========================================================  ================
 
-A file or folder comes before a prompt of the same name. The kind is detected by content, not by name. `start_step` is
-the last context step, from 0; later frames are the true future.
+A file or folder comes before a prompt of the same name. The kind is detected by content, that of a video by its ending.
+`start_step` is the last context step, from 0; later frames are the true future. A video's log is one that `playloom
+import` reads without a mapping of its own.
 
 A model's prompts lie in the folder `prompts` of its own folder. A prompt is `NAME.npz` (arrays `frames` [T, H, W, 3]
 uint8 and `actions` [T, 16] uint8, LZMA) with `NAME.json` (its origin).
@@ -34,8 +36,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions.codec import Schema, check_values
+from playloom.actions.codec import REST_VALUES, Schema, check_values
 from playloom.data.dataset import INDEX, FrameDataset
+from playloom.data.importing.files import TABLE_ENDINGS, VIDEO_ENDINGS
+from playloom.data.importing.mapping import read_mapping
+from playloom.data.importing.recordings import ImportOptions
+from playloom.data.importing.resample import STEP, Run, find_runs, last_pictures, resample
+from playloom.data.importing.video_log import VideoLog
 from playloom.data.prompt_data import PromptData, PromptSpec, from_folder, from_pictures
 from playloom.data.recording import Render, load_episode
 from playloom.errors import BadInputError, RecordingError, did_you_mean
@@ -60,7 +67,7 @@ PROMPTS = "prompts"
 BUNDLED_PREFIX = "bundled:"
 """Prefix that names a bundled prompt even where a file has its name."""
 _PROMPT_ARRAYS = ("frames", "actions")
-_DATASET_HORIZON = 50  # true steps of a dataset's episode, which may be hours long
+_LONG_HORIZON = 50  # true steps of what may be hours long
 
 
 def prompt_folder(model: Path | None) -> Path:
@@ -169,6 +176,8 @@ def _from_path(path: Path, spec: PromptSpec, schema: Schema | Literal["auto"], r
         return _from_dataset(FrameDataset.open(path.parent), int(path.name), spec)
     if path.is_dir():
         return from_folder(path, spec, schema)
+    if path.suffix.lower() in VIDEO_ENDINGS:
+        return _from_video(path, spec, schema)
     try:
         with path.open("rb") as file:
             opening = file.read(16)
@@ -230,11 +239,29 @@ def _from_dataset(dataset: FrameDataset, episode: int | None, spec: PromptSpec) 
     last = len(dataset.spans) - 1
     if episode is not None and episode > last:
         raise RecordingError(f"there is no episode {episode} in {dataset.folder}; expected 0 to {last}")
-    spec = replace(spec, horizon=_DATASET_HORIZON if spec.horizon is None else spec.horizon)
+    spec = replace(spec, horizon=_LONG_HORIZON if spec.horizon is None else spec.horizon)
     default = (*dataset.of_split("validation"), *dataset.spans)[0]
     rows = (default if episode is None else dataset.spans[episode]).rows
     clip = Clip(dataset.frames_FHWC[rows], np.array(dataset.actions_FA[rows]))
     return _from_clip(str(dataset.folder), clip, spec)
+
+
+def _from_video(path: Path, spec: PromptSpec, schema: Schema | Literal["auto"]) -> PromptData:
+    spec = replace(spec, horizon=_LONG_HORIZON if spec.horizon is None else spec.horizon)
+    recording = VideoLog(path, ImportOptions(frame_size=spec.frame_size, schema=schema))
+    run = find_runs(recording.times_F)[0]
+    first, at, stop = spec.rows(str(path), run.steps, spec.context - 1, least=1)
+    actions_TA, notes = (
+        np.tile(REST_VALUES, (stop, 1)),
+        ["it has no log of its input: the actions of its pictures are rest"],
+    )
+    if any(path.with_suffix(ending).is_file() for ending in TABLE_ENDINGS):
+        mapping, notes = read_mapping(recording.mapping), [*recording.notes]
+        input_TC = resample(recording.changes(mapping.sources), [run], mapping.sources, mapping.dead_zone)
+        actions_TA = mapping.fit(mapping.mouse_counts(input_TC)).apply(input_TC)
+    pictures = last_pictures(recording.pictures(), [Run(run.start + STEP * first, stop - first)])
+    prompt = spec.prompt([path.name] * (stop - first), (load() for load in pictures), actions_TA, first, at)
+    return replace(prompt, kind="given", notes=(*notes, *prompt.notes))
 
 
 def _from_clip(name: str, clip: Clip, spec: PromptSpec) -> PromptData:
