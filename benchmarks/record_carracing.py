@@ -11,6 +11,7 @@ import argparse
 import csv
 import math
 from pathlib import Path
+from typing import Any
 
 import av
 import gymnasium
@@ -58,11 +59,11 @@ class Driver:
         return 1.2 * self.lost
 
 
-def draw_only_near(game: gymnasium.Env) -> None:
+def draw_only_near(game: Any) -> None:
     """Make the game four times as fast, with the same pictures."""
     render, draw = game._render, game._draw_colored_polygon
 
-    def draw_near(surface: object, corners: list, *rest: object, clip: bool = True) -> None:
+    def draw_near(surface: object, corners: list[Any], *rest: object, clip: bool = True) -> None:
         if not clip or math.dist(corners[0], game.car.hull.position) < FARTHEST:
             draw(surface, corners, *rest, clip=clip)
 
@@ -72,7 +73,7 @@ def draw_only_near(game: gymnasium.Env) -> None:
 
 def record(folder: Path, number: int, seconds: float) -> None:
     """Record one session; its number is the seed."""
-    game = gymnasium.make("CarRacing-v3", render_mode="rgb_array", max_episode_steps=10**9).unwrapped
+    game: Any = gymnasium.make("CarRacing-v3", render_mode="rgb_array", max_episode_steps=10**9).unwrapped
     random = np.random.default_rng(number)
     draw_only_near(game)
     game.reset(seed=number)

@@ -181,9 +181,7 @@ def _integrals(changes: Iterable[InputChange]) -> list[_Curves]:
     return [_integral(pairs_K2[:, 0], pairs_K2[:, 1], name in MOUSE) for name, pairs_K2 in chosen]
 
 
-def _integral(
-    time_K: NDArray[np.float64], value_K: NDArray[np.float64], counts: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _integral(time_K: NDArray[np.float64], value_K: NDArray[np.float64], counts: bool) -> _Curves:
     time_K = np.maximum.accumulate(time_K)
     if not counts:
         end = time_K[-1] + 10.0
