@@ -126,7 +126,7 @@ def engine(model: Model = None, decode_order: DecodeOrder = None, device: Device
 def prompt(
     prompt: Annotated[
         str | None,
-        typer.Option(help="A prompt's name, a picture, a folder of them, a recording, an .npz, a dream, a data set."),
+        typer.Option(help="A prompt's name, a picture, a folder of them, a recording, video, dream, .npz or data set."),
     ] = None,
     context: Annotated[int, typer.Option(min=1, help="Steps of context; at most the model's own 10.")] = 10,
     start_step: Annotated[int | None, typer.Option(min=0, help="The last step of the context.")] = None,

@@ -11,13 +11,15 @@ one picture                  a context of one step                              
 a clip's folder or its npz   context and frames of an earlier run, without watermarks     the last frame
 a frame dataset's folder     its first validation episode, else its first one (50 steps)  context - 1
 `FOLDER/N`                   episode N, from 0, of the frame dataset in FOLDER            context - 1
+a video                      10 pictures per second, with the input of its log if any     context - 1
 an episode (.npz or .json)   a recording of `playloom record`; needs `render`             context - 1
 `NAME`                       a prompt of the model, else a bundled one                    context - 1
 `bundled:NAME`               a bundled prompt                                             context - 1
 ===========================  ===========================================================  ================
 
-A file or folder comes before a prompt of the same name. The kind is detected by content, not by name. `start_step` is
-the last context step, from 0; later frames are the true future.
+A file or folder comes before a prompt of the same name. The kind is detected by content, that of a video by its ending.
+`start_step` is the last context step, from 0; later frames are the true future. A video's log is one that `playloom
+import` reads without a mapping of its own.
 
 A model's prompts lie in the folder `prompts` of its own folder. A prompt is `NAME.npz` (arrays `frames` [T, H, W, 3]
 uint8 and `actions` [T, 16] uint8, LZMA) with `NAME.json` (its origin).
@@ -26,7 +28,6 @@ uint8 and `actions` [T, 16] uint8, LZMA) with `NAME.json` (its origin).
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,12 +35,16 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from playloom.actions.codec import REST_VALUES, Schema, check_values
 from playloom.data.dataset import INDEX, FrameDataset
+from playloom.data.importing.files import ACTIONS_FILE, TABLE_ENDINGS, VIDEO_ENDINGS, pictures_in
+from playloom.data.importing.mapping import read_mapping
+from playloom.data.importing.recordings import ImportOptions
+from playloom.data.importing.resample import STEP, Run, find_runs, last_pictures, resample
+from playloom.data.importing.video_log import VideoLog
 from playloom.data.recording import Render, load_episode
-from playloom.errors import ActionError, BadInputError, PictureError, RecordingError, did_you_mean
+from playloom.errors import ActionError, BadInputError, RecordingError, did_you_mean
 from playloom.json_io import write_json
 from playloom.media import clips
 from playloom.media.action_table import read_actions
@@ -47,8 +52,6 @@ from playloom.media.clips import Clip
 from playloom.media.images import ResizeMode, fit_picture, read_picture
 from playloom.media.output_folder import CLIP_FILE
 
-ACTIONS_FILE = "actions.csv"
-"""Optional table in a folder of pictures: one row per picture but the last, or more."""
 BUNDLED = Path(__file__).parents[1] / "assets" / "prompts"
 """Folder of the bundled prompts."""
 PROMPTS = "prompts"
@@ -56,7 +59,7 @@ PROMPTS = "prompts"
 BUNDLED_PREFIX = "bundled:"
 """Prefix that names a bundled prompt even where a file has its name."""
 _PROMPT_ARRAYS = ("frames", "actions")
-_DATASET_HORIZON = 50  # true steps of a dataset's episode, which may be hours long
+_LONG_HORIZON = 50  # true steps of what may be hours long
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -252,6 +255,8 @@ class _Part:
             return self.of_dataset(FrameDataset.open(path.parent), int(path.name))
         if path.is_dir():
             return self.of_folder(path)
+        if path.suffix.lower() in VIDEO_ENDINGS:
+            return self.of_video(path)
         try:
             with path.open("rb") as file:
                 opening = file.read(16)
@@ -314,11 +319,26 @@ class _Part:
         last = len(dataset.spans) - 1
         if episode is not None and episode > last:
             raise RecordingError(f"there is no episode {episode} in {dataset.folder}; expected 0 to {last}")
-        part = replace(self, horizon=_DATASET_HORIZON if self.horizon is None else self.horizon)
+        part = replace(self, horizon=_LONG_HORIZON if self.horizon is None else self.horizon)
         default = (*dataset.of_split("validation"), *dataset.spans)[0]
         rows = (default if episode is None else dataset.spans[episode]).rows
         clip = Clip(dataset.frames_FHWC[rows], np.array(dataset.actions_FA[rows]))
         return part.of_clip(str(dataset.folder), clip)
+
+    def of_video(self, path: Path) -> PromptData:
+        part = replace(self, horizon=_LONG_HORIZON if self.horizon is None else self.horizon)
+        recording = VideoLog(path, ImportOptions(frame_size=self.frame_size, schema=self.schema))
+        run = find_runs(recording.times_F)[0]
+        first, at, stop = part.rows(str(path), run.steps, self.context - 1, least=1)
+        actions_TA = np.tile(REST_VALUES, (stop, 1))
+        notes = ["it has no log of its input: the actions of its pictures are rest"]
+        if any(path.with_suffix(ending).is_file() for ending in TABLE_ENDINGS):
+            mapping, notes = read_mapping(recording.mapping), [*recording.notes]
+            input_TC = resample(recording.changes(mapping.sources), [run], mapping.sources, mapping.dead_zone)
+            actions_TA = mapping.fit(mapping.mouse_counts(input_TC)).apply(input_TC)
+        pictures = last_pictures(recording.pictures(), [Run(run.start + STEP * first, stop - first)])
+        prompt = part.divide(((path.name, load()) for load in pictures), actions_TA, first, at)
+        return replace(prompt, kind="given", notes=(*notes, *prompt.notes))
 
     def of_folder(self, folder: Path) -> PromptData:
         pictures, table = pictures_in(folder), folder / ACTIONS_FILE
@@ -352,17 +372,6 @@ class _Part:
         return replace(prompt, dreamed_T=dreamed_T, kind="given", notes=(*notes, *prompt.notes))
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures in a folder in natural order: `2.png` before `10.png`; PictureError when there is none."""
-    endings = Image.registered_extensions()
-    pictures = [p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")]
-    if not pictures:
-        episodes = any(path.with_suffix(".npz").is_file() for path in folder.glob("*.json"))
-        hint = "it looks like a folder of recordings: name one of them" if episodes else "expected PNG or JPEG files"
-        raise PictureError(f"there is no picture in {folder}; {hint}")
-    return sorted(pictures, key=_natural)
-
-
 def _grouped(notes: Iterable[tuple[str, str]]) -> list[str]:
     """Merge equal notes of several pictures into one sentence each."""
     groups: dict[str, dict[str, None]] = {}
@@ -372,8 +381,3 @@ def _grouped(notes: Iterable[tuple[str, str]]) -> list[str]:
         f"{next(iter(names))}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}"
         for note, names in groups.items()
     ]
-
-
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    parts = re.findall(r"\d+|\D+", path.name.lower())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

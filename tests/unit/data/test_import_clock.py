@@ -27,7 +27,7 @@ def keys(seconds: float, seed: int = 0) -> list[tuple[float, str, int]]:
     return events
 
 
-def record(folder: Path, seconds: float, offset: float, drift: float = 0.0, moves: bool = True, zero: float = 0.0):
+def record(folder: Path, seconds: float, offset: float, drift: float = 0.0, moves=True, zero=0.0, inertia=0.0):
     """A texture that scrolls while a key is held, and a log that is early by an offset and a drift."""
     folder.mkdir(parents=True, exist_ok=True)
     rng, events = np.random.default_rng(1), keys(seconds)
@@ -35,6 +35,8 @@ def record(folder: Path, seconds: float, offset: float, drift: float = 0.0, move
     speed = np.zeros(round(seconds * 100))
     for time, key, down in events:
         speed[round(time * 100) :] = down * {"a": 60.0, "d": -60.0}[key]
+    for index in range(1, len(speed)):
+        speed[index] += (speed[index - 1] - speed[index]) * np.exp(-0.01 / inertia) if inertia else 0.0
     place = np.cumsum(speed) / 100 * moves
     with av.open(str(folder / "a.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=RATE, options={"threads": "1", "preset": "ultrafast"})
@@ -74,6 +76,11 @@ def test_an_offset_is_found_to_a_twentieth_of_a_second(tmp_path, offset):
     assert abs(found(notes) - offset) <= 0.05
     right, _ = imported(record(tmp_path / "true", 24, 0.0), "right", False)
     assert np.mean(np.abs(turns(dataset) - turns(right)) > 0.5) < 0.1
+
+
+def test_inertia_does_not_move_the_offset(tmp_path):
+    """The texture answers with a time constant of 0.3 s, as a car answers its wheel."""
+    assert abs(found(imported(record(tmp_path / "in", 40, 0.23, inertia=0.3), "out")[1]) - 0.23) < 0.08
 
 
 def test_the_offset_is_estimated_where_the_start_of_the_log_was_assumed(tmp_path):

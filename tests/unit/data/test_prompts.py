@@ -24,6 +24,7 @@ from playloom.media.action_table import write_actions
 from playloom.media.clips import Clip, write_clip
 from playloom.media.images import write_picture
 from playloom.media.output_folder import GeneratedClip, OutputStep
+from playloom.media.video import write_mp4
 from playloom.provenance import Manifest
 
 STEPS, SIZE = 12, (18, 30)
@@ -206,6 +207,20 @@ def test_an_episode_of_a_frame_dataset(tmp_path, clip):
     assert numbers(load_prompt(tmp_path / "0", **where))["seen"] == [9, 8]
     with pytest.raises(RecordingError, match=r"episode 2 .*expected 0 to 1"):
         load_prompt(tmp_path / "2", **where)
+
+
+def test_a_video_gives_ten_pictures_a_second_and_the_input_of_its_log(tmp_path):
+    video = tmp_path / "play.mp4"
+    write_mp4(video, (np.full((16, 32, 3), 8 * index, np.uint8) for index in range(30)), frames_per_second=20)
+    bare = load_prompt(video, context=4, frame_size=(16, 32))
+    assert np.abs(bare.frames_THWC.mean(axis=(1, 2, 3)) - 16 * np.arange(4)).max() < 3
+    assert (bare.actions_TA == REST_VALUES).all() and "no log" in bare.notes[0] and bare.kind == "given"
+    video.with_suffix(".csv").write_text("time,key,down\n0.0,space,0\n0.2,space,1\n0.3,space,0\n", encoding="utf-8")
+    logged = load_prompt(video, context=4, frame_size=(16, 32), start_step=5, horizon=2)
+    assert np.abs(logged.frames_THWC.mean(axis=(1, 2, 3)) - 16 * np.arange(2, 6)).max() < 3
+    pressed = (logged.actions_TA != REST_VALUES).any(axis=1)
+    assert pressed.tolist() == [True, False, False] and not logged.notes
+    assert len(logged.true_next_frames_SHWC) == len(logged.true_next_actions_SA) == 2
 
 
 def test_every_bundled_moment_can_be_dreamed_on_from():

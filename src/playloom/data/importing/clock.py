@@ -1,13 +1,13 @@
-"""Offset and drift of the input's clock, estimated from the motion that the input explains.
+"""Offset and drift of the input's clock, estimated from the motion that the input causes.
 
-For each lag, regressions on held-out pictures measure what the input of that lag adds to past motions and to all older
-input (Granger 1969). Inertia makes older input add more, never later input: the offset is the earliest lag that adds
-much. S stretches, L lags, M motions measured, C kinds of motion, F features.
+For each lag, what past motions do not predict of a motion is correlated with what past input does not predict of the
+input (Box & Jenkins 1976, chapter 11: cross-correlation after prewhitening). An effect lasts, but it never comes before
+its cause: the offset is the earliest lag that explains much. M motions measured, C kinds of motion, A controls, T times
+of the input, L lags, K pairs of a control and a kind of motion.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -18,17 +18,19 @@ from numpy.typing import NDArray
 from playloom.data.importing.recordings import Recording
 from playloom.data.importing.resample import MOUSE, PAUSED, PICTURE_SLACK, STATE, STEP, InputChange, Run
 
-LAGS = np.round(np.arange(-2, 2.01, 0.05), 2)
+LAGS = np.round(np.arange(-2, 2.001, 1 / 60), 4)
 """Lags tried in seconds; + if the motion comes after the input."""
 STRETCHES, LENGTH = 12, 20.0
 """Parts of a recording that are looked at, and the length of each in seconds."""
 _RATE = 30
 _SIZE = (72, 120)  # of the pictures: height and width
-_OLDER = 4  # windows of older input, 0.1 s each
 _PAST = 2  # past motions
-_FOLDS, _RIDGE = 4, 0.05
-_BLOCK = 2.0  # seconds whose gains count as one measurement
-_SURE, _LEAST_SHARE, _LEAST_MOTION = 4.0, 0.02, 0.02
+_GRID = 1 / 60  # seconds between times of the input
+_HISTORY = np.array([0, 1, 2, 3, 4, 6, 9, 13, 19, 28, 42, 63, 100]) * _GRID  # edges of windows of past input
+_RIDGE = 0.01
+_LARGEST = 3.0  # standard deviations
+_SURE, _LEAST_MOTION = 5.5, 0.02
+_MEDIAN = 0.6745  # of the size of a normal variable
 _LEAST_SECONDS, _LEAST_CHANGES, _MOST_CONTROLS = 15.0, 10, 8
 _COUNT_TIME = 0.01  # mouse counts were moved in the seconds before their time
 _LEAST_DRIFT, _LONG = 0.1, 60.0  # seconds that drift adds up to, and seconds that it is estimated over
@@ -56,9 +58,9 @@ class ClockEstimate(NamedTuple):
     """The best correction; use it only if it is sure."""
     sure: bool
     sigmas: float
-    """Standard errors by which the share is above 0."""
+    """Size of the correlation in standard deviations of those of all lags."""
     shares: tuple[float, ...]
-    """Share of the unexplained motion that input of each of `LAGS` explains, with the drift corrected."""
+    """Share of the unpredicted motion that the input of each of `LAGS` explains, with the drift corrected."""
 
     def sentence(self) -> str:
         """Return the result."""
@@ -73,13 +75,17 @@ UNKNOWN = ClockEstimate(ClockCorrection(), False, 0.0, (0.0,) * len(LAGS))
 
 
 class _Moved(NamedTuple):
-    """Motions over 0.1 s that begin with every picture of some stretches."""
+    """Motions between successive pictures of some stretches."""
 
     before_M: NDArray[np.float64]
     after_M: NDArray[np.float64]
     """Times of the first and of the second picture."""
     motion_MC: NDArray[np.float64]
     past_MP: NDArray[np.float64]
+
+
+_Curves = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Times, and the integral of controls up to each of them."""
 
 
 def estimate_clock(
@@ -92,22 +98,20 @@ def estimate_clock(
         return UNKNOWN
     moved = _Moved(*map(np.concatenate, zip(*stretches, strict=True)))
     low_C, high_C = np.percentile(moved.motion_MC, [1, 99], axis=0)  # a failed match is a jump across the picture
-    scale_C = moved.motion_MC.clip(low_C, high_C).std(axis=0)
-    moving_C = scale_C > _LEAST_MOTION
+    moving_C = moved.motion_MC.clip(low_C, high_C).std(axis=0) > _LEAST_MOTION
     if not moving_C.any():
         return UNKNOWN
-    low_C, high_C, scale_C = low_C[moving_C], high_C[moving_C], scale_C[moving_C]
-    past = moved.past_MP.reshape(len(moved.past_MP), _PAST, -1)[..., moving_C].clip(low_C, high_C) / scale_C
-    moved = moved._replace(
-        motion_MC=moved.motion_MC[:, moving_C].clip(low_C, high_C) / scale_C, past_MP=past.reshape(len(past), -1)
-    )
-    best = plain = _estimate(moved, integrals, 0.0)
+    low_C, high_C = low_C[moving_C], high_C[moving_C]
+    past = moved.past_MP.reshape(len(moved.past_MP), _PAST, -1)[..., moving_C].clip(low_C, high_C)
+    motion_MC = _unpredicted(moved.motion_MC[:, moving_C].clip(low_C, high_C), past.reshape(len(past), -1))
+    moved, new = moved._replace(motion_MC=motion_MC), _innovations(moved, integrals)
+    best = plain = _estimate(moved, new, 0.0)
     span = float(moved.before_M[-1] - moved.before_M[0])
     if span < _LONG:
         return plain
     for most, step in ((1.0, 0.125), (0.1, 0.025)):  # first all drifts, then those near the best
         drifts = best.clock.drift + np.arange(-most, most + step / 2, step) / span
-        best = max((_estimate(moved, integrals, drift) for drift in drifts.tolist()), key=_evidence)
+        best = max((_estimate(moved, new, drift) for drift in drifts.tolist()), key=_evidence)
     large = abs(best.clock.drift) * span >= _LEAST_DRIFT
     return best if large and best.sure and max(best.shares) > _BETTER * max(plain.shares) else plain
 
@@ -148,26 +152,25 @@ def _measure(recording: Recording, run: Run) -> _Moved | None:
         if not times or time - times[-1] >= 1 / _RATE - PICTURE_SLACK:
             times.append(time)
             frames.append(options.reduce(load(), recording.masks)[0])
-    gap = max(1, math.ceil(STEP / float(np.median(np.diff(times))) - 0.1)) if len(times) > 1 else 1
-    count = len(times) - gap
-    if count < (_PAST + 2) * gap:
+    count = len(times) - 1
+    if count < _PAST + 2:
         return None
     times_T, frames_THWC = np.array(times), torch.from_numpy(np.stack(frames))
-    sums_TC = np.pad(small_motions(frames_THWC).double().numpy().cumsum(axis=0), ((1, 0), (0, 0)))
-    large_MC = np.empty((count, len(motions(frames_THWC[:2])[0])))
-    for phase in range(gap):
-        large_MC[phase::gap] = motions(frames_THWC[phase::gap]).numpy()[: len(range(phase, count, gap))]
-    motion_MC = np.hstack([sums_TC[gap:] - sums_TC[:-gap], large_MC])
-    past = [motion_MC[(_PAST - back) * gap : count - back * gap] for back in range(1, _PAST + 1)]
-    begin = _PAST * gap
-    return _Moved(times_T[begin:count], times_T[begin + gap :], motion_MC[begin:], np.hstack(past))
+    motion_MC = np.hstack([measure(frames_THWC).double().numpy() for measure in (small_motions, motions)])
+    past = [motion_MC[_PAST - back : count - back] for back in range(1, _PAST + 1)]
+    return _Moved(times_T[_PAST:count], times_T[_PAST + 1 :], motion_MC[_PAST:], np.hstack(past))
 
 
-_Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Times, and the integral of a control up to each of them."""
+def _unpredicted(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a ridge regression on x does not explain of y, in standard deviations, without outliers."""
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    x /= x.std(axis=0) + 1e-9
+    left = y - x @ np.linalg.solve(x.T @ x + _RIDGE * len(x) * np.eye(x.shape[1]), x.T @ y)
+    left /= left.std(axis=0) + 1e-9
+    return left.clip(-_LARGEST, _LARGEST)
 
 
-def _integrals(changes: Iterable[InputChange]) -> list[_Curve]:
+def _integrals(changes: Iterable[InputChange]) -> list[_Curves]:
     """Curves of the controls that change most often."""
     seen: dict[str, list[tuple[float, float]]] = {}
     for change in changes:
@@ -178,9 +181,7 @@ def _integrals(changes: Iterable[InputChange]) -> list[_Curve]:
     return [_integral(pairs_K2[:, 0], pairs_K2[:, 1], name in MOUSE) for name, pairs_K2 in chosen]
 
 
-def _integral(
-    time_K: NDArray[np.float64], value_K: NDArray[np.float64], counts: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _integral(time_K: NDArray[np.float64], value_K: NDArray[np.float64], counts: bool) -> _Curves:
     time_K = np.maximum.accumulate(time_K)
     if not counts:
         end = time_K[-1] + 10.0
@@ -190,65 +191,43 @@ def _integral(
     return np.stack([begin_K, time_K], 1).ravel(), np.stack([total_K - value_K, total_K], 1).ravel()
 
 
-def _estimate(moved: _Moved, integrals: list[_Curve], drift: float) -> ClockEstimate:
+def _windows(integrals: list[_Curves], begin_T: NDArray[np.float64], end_T: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of every control between times, [T, A]."""
+    columns = [np.interp(end_T, at, curve) - np.interp(begin_T, at, curve) for at, curve in integrals]
+    return np.stack(columns, axis=1) / (end_T - begin_T)[:, None]
+
+
+def _innovations(moved: _Moved, integrals: list[_Curves]) -> list[_Curves]:
+    """Integrals of what the past of the input does not predict of it, near all motions."""
+    reach = round((LAGS[-1] + 1.5) / _GRID)
+    near_N = np.unique(np.round(moved.before_M / _GRID).astype(int))
+    time_T = _GRID * np.unique(near_N[:, None] + np.arange(-reach, reach + 1))
+    edges = zip(_HISTORY[1:], _HISTORY[:-1], strict=True)
+    past = [_windows(integrals, time_T - first, time_T - last) for first, last in edges]
+    new_TA = _unpredicted(_windows(integrals, time_T, time_T + _GRID), np.hstack(past))
+    return [(time_T + _GRID, _GRID * np.cumsum(new_T)) for new_T in new_TA.T]
+
+
+def _estimate(moved: _Moved, new: list[_Curves], drift: float) -> ClockEstimate:
     """The estimate of the offset for a drift."""
-    _, block_M = np.unique((moved.before_M / _BLOCK).astype(int), return_inverse=True)
-    blocks, step, between = np.bincount(block_M), LAGS[1] - LAGS[0], round(STEP / (LAGS[1] - LAGS[0]))
-    before, gains = np.empty((len(LAGS), moved.motion_MC.shape[1])), [np.empty(0)] * len(LAGS)
-    for phase in range(between):
-        lags = LAGS[phase::between]
-        older = lags[-1] + STEP * np.arange(1, _OLDER + 1)
-        windows = [_windows(moved, lag, drift, integrals) for lag in [*older[::-1], *lags[::-1]]]
-        errors = _held_out_errors(moved, windows, block_M)
-        places = range(len(LAGS))[phase::between][::-1]
-        for index, without, best in zip(places, errors[_OLDER:-1], errors[_OLDER + 1 :], strict=True):
-            before[index] = without.mean(axis=0)
-            gains[index] = np.array([np.bincount(block_M, gain_M) / blocks for gain_M in (without - best).T])
-    gain_LCB = np.array(gains)
-    share_LC = gain_LCB.mean(axis=2) / (before + 1e-9)
-    sigma_LC = gain_LCB.mean(axis=2) / (gain_LCB.std(axis=2, ddof=1) / np.sqrt(len(blocks)) + 1e-12)
-    sure_LC = (sigma_LC > _SURE) & (share_LC > _LEAST_SHARE)
-    peak, column = np.unravel_index(int((share_LC * np.where(sure_LC, 1, 1e-3)).argmax()), share_LC.shape)
-    share_L = share_LC[:, column]
-    early_L = (share_L >= 0.5 * share_L[peak]) & (sure_LC[:, column] | (np.arange(len(LAGS)) == peak))
-    place = int(np.flatnonzero(early_L)[0])
+    begin_M, end_M = moved.before_M * (1 - drift), moved.after_M * (1 - drift)
+    products = []
+    for lag in LAGS:
+        input_MA = _windows(new, begin_M - lag, end_M - lag)
+        input_MA = (input_MA - input_MA.mean(axis=0)) / (input_MA.std(axis=0) + 1e-9)
+        products.append((input_MA.T @ moved.motion_MC / len(begin_M)).ravel())
+    size_LK = np.abs(np.stack(products))  # of the correlation of every control with every motion
+    noise_K = np.maximum(np.median(size_LK, axis=0) / _MEDIAN, len(begin_M) ** -0.5)  # at most lags there is no effect
+    peak, column = np.unravel_index(int((size_LK / noise_K).argmax()), size_LK.shape)
+    share_L, sigma_L = size_LK[:, column] ** 2, size_LK[:, column] / noise_K[column]
+    place = int(np.flatnonzero((share_L >= 0.5 * share_L[peak]) & (sigma_L >= min(_SURE, sigma_L[peak])))[0])
     while place + 1 < len(LAGS) and share_L[place + 1] > share_L[place]:
         place += 1
     low, top, high = share_L[max(0, place - 1)], share_L[place], share_L[min(place + 1, len(LAGS) - 1)]
-    part = 0.5 * (low - high) / min(low - 2 * top + high, -1e-9)
+    part = np.clip(0.5 * (low - high) / min(low - 2 * top + high, -1e-9), -0.5, 0.5)
     return ClockEstimate(
-        clock=ClockCorrection(round(float(LAGS[place] + step * np.clip(part, -0.5, 0.5)), 3), round(drift, 6)),
-        sure=bool(sure_LC[peak, column]),
-        sigmas=float(sigma_LC[peak, column]),
+        clock=ClockCorrection(round(float(LAGS[place] + (LAGS[1] - LAGS[0]) * part), 3), round(drift, 6)),
+        sure=bool(sigma_L[peak] > _SURE),
+        sigmas=float(sigma_L[peak]),
         shares=tuple(share_L.tolist()),
     )
-
-
-def _windows(moved: _Moved, lag: float, drift: float, integrals: list[_Curve]) -> NDArray[np.float64]:
-    """Mean of every control over the windows of the motions, [M, A], for input that is earlier by a lag."""
-    begin, end = (times_M * (1 - drift) - lag for times_M in (moved.before_M, moved.after_M))
-    columns = [np.interp(end, at, curve) - np.interp(begin, at, curve) for at, curve in integrals]
-    return np.stack(columns, axis=1) / (end - begin)[:, None]
-
-
-def _held_out_errors(
-    moved: _Moved, windows: list[NDArray[np.float64]], block_M: NDArray[np.int_]
-) -> list[NDArray[np.float64]]:
-    """Squared errors [M, C] on held-out blocks of ridge regressions on past motions, and on one more window each."""
-    x = np.hstack([moved.past_MP, *windows])
-    x, y = x - x.mean(axis=0), moved.motion_MC - moved.motion_MC.mean(axis=0)
-    x /= x.std(axis=0) + 1e-6
-    fold_M = block_M * _FOLDS // (block_M[-1] + 1)
-    folds = [fold_M == fold for fold in range(_FOLDS)]
-    squares, products = ([x[fold].T @ right[fold] for fold in folds] for right in (x, y))
-    sizes = range(moved.past_MP.shape[1], x.shape[1] + 1, windows[0].shape[1])
-    results = [np.empty_like(y) for _ in sizes]
-    for number, fold in enumerate(folds):
-        xx = np.sum(squares, axis=0) - squares[number] + _RIDGE * len(x) * np.eye(x.shape[1])
-        factor = np.linalg.cholesky(xx)  # its first rows and columns are the factor of fewer windows
-        weights = np.linalg.solve(factor, np.sum(products, axis=0) - products[number])
-        basis, left, before = np.linalg.solve(factor, x[fold].T).T, y[fold], 0
-        for errors, size in zip(results, sizes, strict=True):
-            left = left - basis[:, before:size] @ weights[before:size]
-            errors[fold], before = left**2, size
-    return results

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from playloom.errors import MissingExtraError, PlayloomError, RecordingError
+from playloom.errors import MissingExtraError, PictureError, PlayloomError, RecordingError
 from playloom.media.images import read_picture
 
 Frame = tuple[float, Callable[[], NDArray[np.uint8]]]
@@ -22,6 +24,8 @@ Frame = tuple[float, Callable[[], NDArray[np.uint8]]]
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov")
 """Endings of videos that are read; any codec of FFmpeg's."""
 _BEFORE = 2e-3  # Matroska rounds times to milliseconds
+ACTIONS_FILE = "actions.csv"
+"""Optional table in a folder of pictures: one row per picture but the last, or more."""
 TABLE_ENDINGS = (".csv", ".jsonl", ".parquet")
 """Endings of tables that are read."""
 _DOWN = ("down", "press", "pressed", "keydown", "key_down", "true")
@@ -160,3 +164,19 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
 
 def _lower(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key.strip().lower(): value for key, value in row.items()}
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures in a folder in natural order: `2.png` before `10.png`; PictureError when there is none."""
+    endings = Image.registered_extensions()
+    pictures = [p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")]
+    if not pictures:
+        episodes = any(path.with_suffix(".npz").is_file() for path in folder.glob("*.json"))
+        hint = "it looks like a folder of recordings: name one of them" if episodes else "expected PNG or JPEG files"
+        raise PictureError(f"there is no picture in {folder}; {hint}")
+    return sorted(pictures, key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    parts = re.findall(r"\d+|\D+", path.name.lower())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

@@ -15,9 +15,16 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, Schema, decode_values, rows_to_values
 from playloom.actions.controller import CONTROLS
-from playloom.data.importing.files import Frame, load_picture, reading, video_pictures, video_times
+from playloom.data.importing.files import (
+    ACTIONS_FILE,
+    Frame,
+    load_picture,
+    pictures_in,
+    reading,
+    video_pictures,
+    video_times,
+)
 from playloom.data.importing.resample import PICTURE_SLACK, STEP, InputChange, Run, last_pictures
-from playloom.data.prompts import ACTIONS_FILE, pictures_in
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import read_clip, read_npz
