@@ -1,0 +1,1 @@
+"""ONNX graphs of a model's networks, for programs without torch."""
