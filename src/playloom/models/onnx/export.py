@@ -10,10 +10,9 @@ from playloom.errors import BadInputError
 from playloom.json_io import write_json
 from playloom.models.checkpoint import WorldModel, load_model, model_folder
 from playloom.models.decode_order import card_row_delay, schedule
+from playloom.models.onnx import DESCRIPTION
 from playloom.models.sequence import NO_TOKEN
 
-DESCRIPTION = "onnx.json"
-"""Name of the file that describes the graphs."""
 _FORMAT = 1
 
 
