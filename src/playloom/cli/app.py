@@ -48,7 +48,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "capture": capture.capture_command,
     "view": data.view_command,
     "import": data.import_command,
-    "export": data.export_command,
     "evaluate": evaluate.evaluate_command,
     "bench": bench.bench_command,
     "models": models.models_command,
@@ -58,6 +57,7 @@ for name, command in COMMANDS.items():
     app.command(name)(command)
 train.app.command("heads")(train_heads.train_heads_command)
 app.add_typer(train.app, name="train")
+app.add_typer(data.export_app, name="export")
 
 
 def _version(wanted: bool) -> None:

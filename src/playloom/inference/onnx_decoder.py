@@ -60,8 +60,8 @@ class _Step:
             )
             self._past.append(np.where(hidden_BS, np.float32(-np.inf), np.float32(0))[:, None, None])
 
-    def run(self, chunk: Chunk, *, logits: bool = True, hidden: bool = False) -> list[NDArray[np.float32]]:
-        """Run the positions of a chunk; returns logits [B, R, V] and hidden states [B, Q, D], as far as asked for."""
+    def run(self, chunk: Chunk, *, logits: bool = True) -> list[NDArray[np.float32]]:
+        """Run the positions of a chunk; returns logits [B, R, V] (R is 0 without), then hidden states if wanted."""
         config, layout, batch = self._decoder.config, self._decoder.layout, self.batch
         row_R = chunk.row_R if logits else _NONE
         self._bind("ids", batch.tokens_BC.take(chunk.column_Q, axis=1))
@@ -79,8 +79,9 @@ class _Step:
                 mask = np.repeat(past_B11S, len(queries), axis=2)
                 mask[..., own] = np.where(queries, np.float32(0), np.float32(-np.inf))
             self._bind(f"mask_{index}", mask)
-        shapes = {"logits": (len(row_R), layout.vocab.size)} if logits else {}
-        shapes |= {"hidden": (len(chunk.position_Q), config.width)} if hidden else {}
+        shapes = {"logits": (len(row_R), layout.vocab.size)}
+        if self._decoder.with_features:
+            shapes["hidden"] = (len(chunk.position_Q), config.width)
         found = [np.empty((len(batch.states), *shape), np.float32) for shape in shapes.values()]
         for name, array in zip(shapes, found, strict=True):
             self._binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
@@ -111,7 +112,7 @@ class OnnxDecoder(StepDecoder):
         self.session, self.plan = session, DecodingPlan(layout, schedule)
         self.windows = list(dict.fromkeys(config.window(layer) for layer in range(config.layers)))
         self._offsets_A = np.array(layout.vocab.action_offsets)
-        self._with_features = with_features
+        self.with_features = with_features
         self._features_BF = np.zeros((0, 2 * config.width), np.float32)
 
     def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
@@ -125,7 +126,7 @@ class OnnxDecoder(StepDecoder):
         step, hidden = _Step(self, self.open_step(states)), []
         for chunk in self.plan.frame_passes:
             hidden += self._run_and_draw(step, chunk, self.layout.image_group, draws)
-        if self._with_features:
+        if self.with_features:
             hidden_BQD = np.concatenate(hidden, axis=1)
             self._features_BF = np.concatenate([hidden_BQD.mean(axis=1), hidden_BQD[:, -1]], axis=-1)
         return step.batch.tokens_BC[:, : self.layout.image_slots].copy()
@@ -161,7 +162,7 @@ class OnnxDecoder(StepDecoder):
     def _run_and_draw(
         self, step: _Step, chunk: Chunk, group: TokenGroup, draws: ArraySampler
     ) -> list[NDArray[np.float32]]:
-        logits_BRV, *hidden = step.run(chunk, hidden=self._with_features)
+        logits_BRV, *hidden = step.run(chunk)
         ids_BR = draws.sample(logits_BRV[..., group.first_id : group.last_id], chunk.draw_R) + group.first_id
         step.batch.tokens_BC[:, chunk.slot_R] = ids_BR
         return hidden
