@@ -45,7 +45,8 @@ class _Step:
         config, layout = decoder.config, decoder.layout
         for layer in range(config.layers):
             for kind, arrays in (("keys", batch.cache.keys), ("values", batch.cache.values)):
-                value = self._bind(f"{kind}_{layer}", arrays[layer])
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(arrays[layer])
+                self._binding.bind_ortvalue_input(f"{kind}_{layer}", value)
                 self._binding.bind_ortvalue_output(f"new_{kind}_{layer}", value)
         steps = [state.past for state in batch.states]
         self._bind("steps", np.array(steps, np.int64))
@@ -59,6 +60,7 @@ class _Step:
                 place_S >= window.capacity * layout.positions
             )
             self._past.append(np.where(hidden_BS, np.float32(-np.inf), np.float32(0))[:, None, None])
+            self._bind(f"mask_{len(self._past) - 1}", self._past[-1])
 
     def run(self, chunk: Chunk, *, logits: bool = True) -> list[NDArray[np.float32]]:
         """Run the positions of a chunk; returns logits [B, R, V] (R is 0 without), then hidden states if wanted."""
@@ -71,14 +73,12 @@ class _Step:
             start = window.capacity * layout.positions
             self._bind(f"start_{index}", np.full(len(batch.states), start + chunk.first))
             own = slice(start, start + chunk.last)
-            if chunk.own_QL is None:
-                past_B11S[..., own] = 0
-                mask = past_B11S
-            else:  # query heads that share keys are more queries
+            past_B11S[..., own] = 0
+            if chunk.own_QL is not None:  # query heads that share keys are more queries
                 queries = np.tile(chunk.own_QL, (config.heads // config.key_value_heads, 1))
                 mask = np.repeat(past_B11S, len(queries), axis=2)
                 mask[..., own] = np.where(queries, np.float32(0), np.float32(-np.inf))
-            self._bind(f"mask_{index}", mask)
+                self._bind(f"mask_{index}", mask)
         shapes = {"logits": (len(row_R), layout.vocab.size)}
         if self._decoder.with_features:
             shapes["hidden"] = (len(chunk.position_Q), config.width)
@@ -88,11 +88,9 @@ class _Step:
         self._decoder.session.run_with_iobinding(self._binding)
         return found
 
-    def _bind(self, name: str, array: NDArray[Any]) -> Any:
-        self._arrays[name] = array  # onnxruntime does not keep it
-        value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
-        self._binding.bind_ortvalue_input(name, value)
-        return value
+    def _bind(self, name: str, array: NDArray[Any]) -> None:
+        self._arrays[name] = array  # onnxruntime reads it where it is, but does not keep it
+        self._binding.bind_cpu_input(name, array)
 
 
 class OnnxDecoder(StepDecoder):

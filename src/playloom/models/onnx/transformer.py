@@ -36,7 +36,8 @@ class TransformerGraph:
         positions = g.input("positions", "int64", "Q")
         steps = g.input("steps", "int64", "B")
         rows = g.input("rows", "int64", "R")
-        self.bq = g.op("Shape", ids)
+        bq, all_heads = g.op("Shape", ids), self.config.heads + 2 * self.config.key_value_heads
+        self.by_head = g.op("Concat", bq, g.constant([all_heads, self.config.head_width]), axis=0)
         for name in self.windows.values():
             g.input(f"start_{name}", "int64", "B")
             g.input(f"mask_{name}", "float32", "b", 1, "q", f"S{name}")
@@ -48,7 +49,7 @@ class TransformerGraph:
         x = g.reshape(x, -1, self.config.width)
         for layer in range(self.config.layers):
             x = self._block(x, layer)
-        shape = g.op("Concat", self.bq, g.constant([-1]), axis=0)
+        shape = g.op("Concat", bq, g.constant([-1]), axis=0)
         hidden = g.op("Reshape", g.layer_norm(x, "norm"), shape, out="hidden")
         g.output("hidden", "float32", "B", "Q", self.config.width)
         chosen = g.reshape(g.op("Gather", hidden, rows, axis=1), -1, self.config.width)
@@ -110,15 +111,13 @@ class TransformerGraph:
         """Rotate, write to the cache, attend to it; [B Q, ...] to [B Q, D]."""
         g, c = self.graph, self.config
         groups, width, window = c.key_value_heads, c.head_width, self.windows[c.window(layer)]
-        turned, values = g.split(projected, [(c.heads + groups) * width, groups * width])
-        turned = g.op("Reshape", turned, g.op("Concat", self.bq, g.constant([c.heads + groups, width]), axis=0))
-        turned = g.op("Transpose", self._scaled(turned, layer), perm=[0, 2, 1, 3])
+        heads = g.op("Reshape", projected, self.by_head)
+        turned, values = g.split(g.op("Transpose", heads, perm=[0, 2, 1, 3]), [c.heads + groups, groups], axis=1)
+        turned = self._scaled(turned, layer)
         if self.turn is not None:
             turned = g.op("RotaryEmbedding", turned, *self.turn)
         queries, keys = g.split(turned, [c.heads, groups], axis=1)
-        values = g.op("Reshape", values, g.op("Concat", self.bq, g.constant([groups, width]), axis=0))
-        keys = self._cached("keys", layer, window, keys)
-        values = self._cached("values", layer, window, g.op("Transpose", values, perm=[0, 2, 1, 3]))
+        keys, values = self._cached("keys", layer, window, keys), self._cached("values", layer, window, values)
         # Heads that share keys are more queries.
         queries = g.reshape(queries, 0, groups, -1, width)
         scores = g.op("MatMul", queries, g.op("Transpose", keys, perm=[0, 1, 3, 2]))
@@ -129,12 +128,12 @@ class TransformerGraph:
     def _scaled(self, turned: str, layer: int) -> str:
         """Normalise queries and keys, and scale queries by 1 / sqrt(E)."""
         g, c = self.graph, self.config
-        scale = [[c.head_width**-0.5]] * c.heads + [[1.0]] * c.key_value_heads
+        scale = [[[c.head_width**-0.5]]] * c.heads + [[[1.0]]] * c.key_value_heads
         if not c.qk_norm:
             return g.op("Mul", turned, g.constant(scale))
         query, key = (g.weight(f"blocks.{layer}.attention.{name}_norm.weight") for name in ("query", "key"))
         weights = g.op("Concat", *[query] * c.heads, *[key] * c.key_value_heads, axis=0)
-        weights = g.op("Mul", g.reshape(weights, -1, c.head_width), g.constant(scale))
+        weights = g.op("Mul", g.reshape(weights, -1, 1, c.head_width), g.constant(scale))
         ones = g.constant(np.ones(c.head_width, np.float32))
         return g.op("Mul", g.op("RMSNormalization", turned, ones, axis=-1, epsilon=_TINY), weights)
 
