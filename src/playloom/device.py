@@ -116,9 +116,14 @@ def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a random generator for one request; a seed gives other numbers on another kind of device."""
     import torch
 
+    return torch.Generator(device).manual_seed(check_seed(seed))
+
+
+def check_seed(seed: int) -> int:
+    """Return the seed of a generator if it is in range."""
     if not 0 <= seed < 2**63:
         raise ConfigError(f"the seed is out of range: got {seed}, expected 0 to 2**63 - 1")
-    return torch.Generator(device).manual_seed(seed)
+    return seed
 
 
 def _cgroup_quota() -> int | None:

@@ -35,7 +35,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "capture": capture.capture_command,
     "view": data.view_command,
     "import": data.import_command,
-    "export": data.export_command,
     "evaluate": evaluate.evaluate_command,
     "bench": models.bench_command,
     "models": models.models_command,
@@ -44,6 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(train.app, name="train")
+app.add_typer(data.export_app, name="export")
 
 
 def _version(wanted: bool) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from click import Context
+from typer.core import TyperGroup
 
 from playloom.cli import common
 from playloom.errors import BadInputError, PlayloomError
@@ -173,6 +175,37 @@ def export_command(
     with common.progress("exporting", "episodes") as bar, common.stopping("nothing was written", after_step=False):
         count = export_episodes(source, out, to, render, bar)
     typer.echo(f"{common.count(count, 'episode')}: {out}")
+
+
+class _ExportGroup(TyperGroup):
+    """`export SOURCE` is short for `export episodes SOURCE`."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["episodes", *args]
+        return super().parse_args(ctx, args)
+
+
+export_app = typer.Typer(cls=_ExportGroup, help="Write data sets and models for other programs.", no_args_is_help=True)
+export_app.command("episodes")(export_command)
+
+
+@export_app.command("onnx")
+def export_onnx_command(
+    model: Annotated[str, typer.Argument(help="A bundled model's name, or a model's folder.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(callback=common.own_folder, help="Folder for the graphs and copies of the weights. Default: the model's."),
+    ] = None,
+) -> None:
+    """Write a model's networks as ONNX graphs that use the weights files where they lie, and onnx.json about them.
+
+    onnxruntime runs them, without torch, in any language; see docs/engine.md.
+    """
+    from playloom.models.onnx.export import export_onnx
+
+    for path in export_onnx(model, out):
+        typer.echo(path)
 
 
 def record_command(

@@ -8,14 +8,33 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from typing import Any, Protocol
 
 from playloom.errors import ResourceError
 from playloom.models.sequence import NO_TOKEN, StepLayout
 from playloom.models.transformer.config import TransformerConfig
 from playloom.models.transformer.kv_cache import KeyValueCache
+
+
+class Memory(Protocol):
+    """Where the arrays of a cache lie: tensors on a device, or NumPy arrays."""
+
+    @property
+    def name(self) -> str:
+        """The device, for messages."""
+
+    @property
+    def dtype(self) -> Any:
+        """Of keys and values: torch's or NumPy's."""
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        """Return an array of keys or values."""
+
+    def tokens(self, rows: int, columns: int) -> Any:
+        """Return an int64 array of `NO_TOKEN`."""
+
+    def copy(self, array: Any) -> Any:
+        """Return a copy of an array."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -24,27 +43,30 @@ class CacheSlot:
 
     past: int = 0  # complete steps in the cache, which is the open step's index. Restarts when a window is run again
     row: int | None = None  # row in the batch cache; None: see `saved`, or the dream has not begun
-    saved: list[Tensor] | None = None
+    saved: list[Any] | None = None
     """A copy of the dream's row while it has none in the batch cache; branches share it until their first step."""
-    window: deque[Tensor] = field(default_factory=deque)  # tokens of complete steps that the decoder will run again
+    window: deque[Any] = field(default_factory=deque)  # tokens of complete steps that the decoder will run again
 
 
 class BatchCache:
     """Rows 0 to n - 1 belong to n dreams."""
 
-    def __init__(self, config: TransformerConfig, layout: StepLayout, device: torch.device, dtype: torch.dtype) -> None:
-        self.config, self.layout, self.device, self.dtype = config, layout, device, dtype
+    def __init__(self, config: TransformerConfig, layout: StepLayout, memory: Memory) -> None:
+        self.config, self.layout, self.memory = config, layout, memory
         self.slots: list[CacheSlot] = []
-        self.generation = 0  # number of times that the tensors were replaced by larger ones
-        self.cache = KeyValueCache.empty(config, layout.positions, 0, device, dtype)
-        self.tokens_BC = self._no_tokens(0, layout.columns)
-        self.previous_BA = self._no_tokens(0, layout.action_slots)
-        self.features_BF = self._no_features(0)
+        self.generation = 0  # number of times that the arrays were replaced by larger ones
+        self._allocate_rows(0)
+
+    def _allocate_rows(self, rows: int) -> None:
+        cache = KeyValueCache.empty(self.config, self.layout.positions, rows, zeros=self.memory.zeros)
+        tokens_BC = self.memory.tokens(rows, self.layout.columns)
+        previous_BA = self.memory.tokens(rows, self.layout.action_slots)
+        self.cache, self.tokens_BC, self.previous_BA = cache, tokens_BC, previous_BA
 
     @property
     def bytes_each(self) -> int:
         """Memory of one row's keys and values."""
-        return KeyValueCache.bytes_each(self.config, self.layout.positions, self.dtype)
+        return KeyValueCache.bytes_each(self.config, self.layout.positions, self.memory.dtype)
 
     def arrange(self, slots: Sequence[CacheSlot]) -> list[int]:
         """Give the dreams adjacent rows; returns their indices in the order of the rows."""
@@ -60,8 +82,8 @@ class BatchCache:
             return
         last = len(self.slots) - 1
         if last != slot.row:
-            for tensor in self._tensors():
-                tensor[slot.row].copy_(tensor[last])
+            for array in self._arrays():
+                array[slot.row] = array[last]
             self.slots[slot.row], self.slots[last].row = self.slots[last], slot.row
         self.slots.pop()
         slot.row = None
@@ -70,10 +92,10 @@ class BatchCache:
         """Move the dream's row, if it has one, into a copy that branches can share."""
         if slot.row is None:
             return
-        slot.saved = [tensor[slot.row].clone() for tensor in self._tensors()]
+        slot.saved = [self.memory.copy(array[slot.row]) for array in self._arrays()]
         self.release(slot)
 
-    def _tensors(self) -> list[Tensor]:
+    def _arrays(self) -> list[Any]:
         return [*self.cache.keys, *self.cache.values, self.tokens_BC, self.previous_BA]
 
     def _allocate(self, slot: CacheSlot) -> None:
@@ -86,8 +108,8 @@ class BatchCache:
             self.tokens_BC[row] = NO_TOKEN
             self.previous_BA[row] = NO_TOKEN
         else:
-            for tensor, saved in zip(self._tensors(), slot.saved, strict=True):
-                tensor[row].copy_(saved)
+            for array, saved in zip(self._arrays(), slot.saved, strict=True):
+                array[row] = saved
             slot.saved = None
 
     def _make_adjacent(self, slots: Sequence[CacheSlot]) -> None:
@@ -103,39 +125,26 @@ class BatchCache:
 
     def _exchange(self, one: CacheSlot, other: CacheSlot) -> None:
         assert one.row is not None and other.row is not None
-        for tensor in self._tensors():  # one after the other: memory for one row of one layer
-            kept = tensor[one.row].clone()
-            tensor[one.row].copy_(tensor[other.row])
-            tensor[other.row].copy_(kept)
+        for array in self._arrays():  # one after the other: memory for one row of one layer
+            kept = self.memory.copy(array[one.row])
+            array[one.row] = array[other.row]
+            array[other.row] = kept
         one.row, other.row = other.row, one.row
         self.slots[one.row], self.slots[other.row] = one, other
 
     def _grow(self) -> None:
         """Make room for twice as many rows or, where that does not fit, for one more."""
-        used = self.cache.batch
+        used, old = self.cache.batch, self._arrays()
         for room in dict.fromkeys((max(1, 2 * used), used + 1)):
             try:
-                cache = KeyValueCache.empty(self.config, self.layout.positions, room, self.device, self.dtype)
-                tokens_BC, previous_BA = self._longer(self.tokens_BC, room), self._longer(self.previous_BA, room)
-            except (torch.OutOfMemoryError, RuntimeError):  # a CPU's allocator raises the latter
+                self._allocate_rows(room)
+            except (RuntimeError, MemoryError):  # torch raises the former, on every device
                 continue
-            for new, old in zip((*cache.keys, *cache.values), (*self.cache.keys, *self.cache.values), strict=True):
-                new[:used] = old
-            self.cache, self.tokens_BC, self.previous_BA = cache, tokens_BC, previous_BA
-            self.features_BF = self._no_features(room)
+            for new, array in zip(self._arrays(), old, strict=True):
+                new[:used] = array
             self.generation += 1
             return
         raise ResourceError(
-            f"out of memory on {self.device}: a session needs {self.bytes_each:,} bytes and {used} are open; "
+            f"out of memory on {self.memory.name}: a session needs {self.bytes_each:,} bytes and {used} are open; "
             "close some first"
         )
-
-    def _longer(self, tokens: Tensor, room: int) -> Tensor:
-        return torch.cat([tokens, self._no_tokens(room - len(tokens), tokens.shape[1])])
-
-    def _no_features(self, rows: int) -> Tensor:
-        """Heads' input, read at once after the frame that wrote it: not part of a dream's state."""
-        return torch.zeros(rows, 2 * self.config.width, device=self.device)
-
-    def _no_tokens(self, rows: int, columns: int) -> Tensor:
-        return torch.full((rows, columns), NO_TOKEN, device=self.device)

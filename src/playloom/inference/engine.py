@@ -10,21 +10,17 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from playloom.actions.codec import check_values
-from playloom.device import generator
-from playloom.errors import BadInputError, ResourceError
+from playloom.errors import BadInputError
+from playloom.inference.backend import BackendName, open_backend
 from playloom.inference.batch_cache import CacheSlot
-from playloom.inference.decoder import CachedDecoder
-from playloom.inference.reference_decoder import ReferenceDecoder
-from playloom.inference.sampling import BatchSampler, Sampling, noise
+from playloom.inference.sampling import Sampling
 from playloom.inference.session import PendingAction, PromptStep, Session, StepInput
-from playloom.inference.threads import ThreadTuner
 from playloom.inference.types import GenerationRequest, Mode, Prompt, StepResult, check_codes
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
@@ -40,14 +36,19 @@ class Engine:
     Invalid inputs raise BadInputError before any session moves, too little memory a ResourceError.
     """
 
-    def __init__(self, model: WorldModel, *, row_delay: int | None = None, reference: bool = False) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        *,
+        row_delay: int | None = None,
+        backend: BackendName = "torch",
+        reference: bool = False,
+    ) -> None:
         """Make an engine for a loaded model; `row_delay` None: raster. `reference` decodes uncached, for tests."""
         self.model, self.layout = model, model.config.layout
         self.schedule = schedule(self.layout, row_delay)
-        kind = ReferenceDecoder if reference else CachedDecoder
-        with_features = model.heads is not None
-        self.decoder = kind(model.transformer, self.layout, self.schedule, with_features=with_features)
-        self.tuner = ThreadTuner(model.device)
+        self.backend = open_backend(backend, model, self.schedule, reference=reference)
+        self.decoder = self.backend.decoder
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -58,9 +59,8 @@ class Engine:
     @property
     def bytes_per_session(self) -> int:
         """Memory of one session's cache."""
-        return self.decoder.bytes_each
+        return int(self.decoder.bytes_each)
 
-    @torch.inference_mode()
     def step(self, inputs: Sequence[StepInput], *, entropy: bool = False) -> list[StepResult]:
         """Advance sessions by one step, as one batch, in order, each as it would be alone; `entropy`: measure it."""
         with self._running(_call_kind(inputs)):
@@ -69,7 +69,6 @@ class Engine:
             frames = self._frames(inputs, entropy)
             return [_finish_step(*parts) for parts in zip(inputs, actions, frames, strict=True)]
 
-    @torch.inference_mode()
     def sample_action(self, sessions: Sequence[Session]) -> list[NDArray[np.uint8]]:
         """Sample each session's next action, uint8 [16], as for a policy in the real game; its next step takes it."""
         with self._running(("decide", len(sessions))):
@@ -77,7 +76,6 @@ class Engine:
             self._prepare(inputs)
             return [action.action_A.copy() for action in self._actions(inputs)]
 
-    @torch.inference_mode()
     def prefill(self, sessions: Sequence[Session]) -> None:
         """Prefill one more step of each session's prompt, as one batch."""
         with self._running(("prompt", len(sessions))):
@@ -85,9 +83,9 @@ class Engine:
                 session.check_open()
             inputs = [StepInput(s, s.pending[0].action_A) for s in sessions if not s.ready]
             for batch in self._batches(inputs):
-                self.decoder.give_frame(_states(batch), torch.stack([i.session.pending[0].codes_N for i in batch]))
+                self.backend.give_frame(_states(batch), np.stack([i.session.pending[0].codes_N for i in batch]))
             for batch in self._batches([item for item in inputs if item.action_A is not None]):
-                self.decoder.give_action(_states(batch), _given_actions(batch))
+                self.backend.give_action(_states(batch), _given_actions(batch))
             for item in inputs:
                 item.session.pending.popleft()
 
@@ -99,7 +97,7 @@ class Engine:
         if item.action_A is not None:
             check_values(item.action_A)
         if isinstance(item.frame, np.ndarray):
-            self.model.tokenizer.check_size(torch.tensor(item.frame[None]))
+            self.model.tokenizer.check_size(item.frame[None])
 
     def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0, prefill: bool = True) -> Session:
         """Open a session on the last steps of a prompt; `prefill` False leaves its prefill to the first step."""
@@ -108,8 +106,8 @@ class Engine:
             engine=self,
             state=self.decoder.begin(),
             sampling=sampling or Sampling(),
-            source=generator(seed, self.model.device),
-            pending=deque(map(PromptStep, torch.as_tensor(self.codes(prompt)), [*prompt.actions_TA, None])),
+            source=self.backend.source(seed),
+            pending=deque(map(PromptStep, self.codes(prompt), [*prompt.actions_TA, None])),
         )
         try:
             while prefill and not session.ready:
@@ -119,39 +117,34 @@ class Engine:
             raise
         return session
 
-    @torch.inference_mode()
     def fork(self, session: Session, seed: int | None = None) -> Session:
         """Return a branch of a session; see `Session.fork`."""
-        source = generator(0 if seed is None else seed, self.model.device)
-        with self._lock:
-            if seed is None:
-                source.set_state(session.source.get_state())
+        source = None if seed is None else self.backend.source(seed)
+        with self._running("fork"):
             session.check_open()
+            source = source or self.backend.copy_source(session.source)
             state = self.decoder.fork(session.state)
             return replace(session, state=state, source=source, pending=deque(session.pending))
 
-    @torch.inference_mode()
     def close(self, session: Session) -> None:
         """Free a session's memory."""
-        with self._lock:
+        with self._running("close"):
             if not session.closed:
                 self.decoder.close(session.state)
                 session.closed = True
 
-    @torch.inference_mode()
     def codes(self, prompt: Prompt) -> NDArray[np.int64]:
         """Return the codes of a prompt's frames, int64 [T, N]: the prompt's own, else encoded now."""
         if prompt.codes_TN is not None:
             return check_codes(prompt.codes_TN, self.layout)
-        with self.tuner.call(("encode", len(prompt.frames_THWC))):
-            return self._encode(prompt.frames_THWC).numpy()
+        with self.backend.call(("encode", len(prompt.frames_THWC))):
+            return self._encode(prompt.frames_THWC)
 
-    @torch.inference_mode()
     def frames(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Decode codes into frames, uint8 [T, H, W, 3]."""
-        codes = torch.from_numpy(check_codes(codes_TN, self.layout))
-        with self.tuner.call(("decode", len(codes))):
-            return self.model.tokenizer.decode(codes, checked=False).cpu().numpy()
+        codes_TN = check_codes(codes_TN, self.layout)
+        with self.backend.call(("decode", len(codes_TN))):
+            return self.backend.decode(codes_TN)
 
     def dream(
         self,
@@ -194,13 +187,8 @@ class Engine:
 
     @contextmanager
     def _running(self, kind: Hashable) -> Iterator[None]:
-        with self._lock, self.tuner.call(kind):
-            try:
-                yield
-            except torch.OutOfMemoryError as error:
-                raise ResourceError(
-                    f"out of memory on {self.model.device}: close some sessions, or use a smaller model"
-                ) from error
+        with self._lock, self.backend.call(kind):
+            yield
 
     def _prepare(self, inputs: Sequence[StepInput]) -> None:
         """Check all inputs before any session moves, and prefill the rest of their prompts."""
@@ -218,17 +206,13 @@ class Engine:
             given = batch[0].action_A is not None
             if given:
                 values_BA = _given_actions(batch)
-                self.decoder.give_action(_states(batch), values_BA)
+                self.backend.give_action(_states(batch), values_BA)
             else:
-                values_BA = self._sampled_actions(batch)
-            for item, values_A in zip(batch, values_BA.cpu().numpy().astype(np.uint8), strict=True):
+                samplings = [item.session.sampling.of_actions for item in batch]
+                values_BA = self.backend.dream_action(_states(batch), samplings, _sources(batch))
+            for item, values_A in zip(batch, values_BA.astype(np.uint8), strict=True):
                 item.session.pending_action = PendingAction(values_A, given)
         return [item.session.pending_action for item in inputs if item.session.pending_action is not None]
-
-    def _sampled_actions(self, batch: Sequence[StepInput]) -> Tensor:
-        samplings = [item.session.sampling.of_actions for item in batch]
-        draws = _draws(batch, samplings, self.layout.action_slots, max(self.layout.vocab.slot_sizes))
-        return self.decoder.dream_action(_states(batch), draws)
 
     def _frames(self, inputs: Sequence[StepInput], entropy: bool) -> list[Frame]:
         frames: dict[Session, Frame] = {}
@@ -238,8 +222,8 @@ class Engine:
                 found: Sequence[Frame] = [(None, None, None, None)] * len(batch)
             elif given:
                 codes_BN = self._encode(np.stack(given))
-                self.decoder.give_frame(_states(batch), codes_BN)
-                found = [(frame, codes_N, None, None) for frame, codes_N in zip(given, codes_BN.numpy(), strict=True)]
+                self.backend.give_frame(_states(batch), codes_BN)
+                found = [(frame, codes_N, None, None) for frame, codes_N in zip(given, codes_BN, strict=True)]
             else:
                 found = self._generated_frames(batch, entropy)
             frames |= zip((item.session for item in batch), found, strict=True)
@@ -247,17 +231,12 @@ class Engine:
 
     def _generated_frames(self, batch: Sequence[StepInput], entropy: bool) -> list[Frame]:
         samplings = [item.session.sampling for item in batch]
-        draws = _draws(batch, samplings, self.layout.image_slots, self.layout.vocab.codebook_size)
-        draws.entropy_BS = draws.noise_BSC.new_zeros(draws.noise_BSC.shape[:2]) if entropy else None
-        codes_BN = self.decoder.dream_frame(_states(batch), draws)
-        frames_BHWC = self.model.tokenizer.decode(codes_BN, checked=False).cpu().numpy()
-        none_B, heads = [None] * len(batch), self.model.heads
-        predictions = none_B if heads is None else heads.predict(self.decoder.features(_states(batch)))
-        nats_B = none_B if draws.entropy_BS is None else draws.entropy_BS.mean(dim=1).tolist()
-        return list(zip(frames_BHWC, codes_BN.cpu().numpy(), nats_B, predictions, strict=True))
+        found = self.backend.dream_frame(_states(batch), samplings, _sources(batch), entropy=entropy)
+        return list(zip(*found, strict=True))
 
-    def _encode(self, frames_THWC: NDArray[np.uint8]) -> Tensor:
-        return self.model.tokenizer.encode(torch.tensor(np.ascontiguousarray(frames_THWC))).cpu()
+    def _encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
+        self.model.tokenizer.check_size(frames_THWC)
+        return self.backend.encode(frames_THWC)
 
     def _batches(
         self, inputs: Sequence[StepInput], kind: Callable[[StepInput], Hashable] = lambda _: None
@@ -272,14 +251,12 @@ def _states(batch: Sequence[StepInput]) -> list[CacheSlot]:
     return [item.session.state for item in batch]
 
 
-def _given_actions(batch: Sequence[StepInput]) -> Tensor:
-    return torch.as_tensor(np.stack([i.action_A for i in batch if i.action_A is not None]).astype(np.int64))
+def _sources(batch: Sequence[StepInput]) -> list[Any]:
+    return [item.session.source for item in batch]
 
 
-def _draws(batch: Sequence[StepInput], samplings: Sequence[Sampling], slots: int, choices: int) -> BatchSampler:
-    """All noise of one step, each session's from its own generator."""
-    parts = [noise(how, (slots, choices), item.session.source) for item, how in zip(batch, samplings, strict=True)]
-    return BatchSampler(samplings, torch.stack(parts))
+def _given_actions(batch: Sequence[StepInput]) -> NDArray[np.int64]:
+    return np.stack([i.action_A for i in batch if i.action_A is not None]).astype(np.int64)
 
 
 def _frame_kind(item: StepInput) -> str:

@@ -69,8 +69,8 @@ class Sampling:
         return self.temperature == 0
 
 
-_LEAST = torch.finfo(torch.float32).tiny  # replaces a uniform draw of exactly 0, which comes once in sixteen million
-_COLDEST = 1e-6  # lowest divisor of logits: below it they would overflow and become equal
+LEAST = 2.0**-126  # replaces a uniform draw of exactly 0, which comes once in sixteen million
+COLDEST = 1e-6  # lowest divisor of logits: below it they would overflow and become equal
 
 
 class BatchSampler:
@@ -86,7 +86,7 @@ class BatchSampler:
         """Take Gumbel noise by dream, slot and choice, and divisors of the logits (None: those of `samplings`)."""
         self.samplings, self.noise_BSC, self.entropy_BS = tuple(samplings), noise_BSC, entropy_BS
         if temperature_B11 is None:
-            divisors = [1.0 if how.greedy else max(how.temperature, _COLDEST) for how in samplings]
+            divisors = [1.0 if how.greedy else max(how.temperature, COLDEST) for how in samplings]
             temperature_B11 = torch.tensor(divisors, device=noise_BSC.device)[:, None, None]
         self.temperature_B11 = temperature_B11
 
@@ -111,7 +111,7 @@ def noise(sampling: Sampling, shape: tuple[int, ...], generator: torch.Generator
     """Return Gumbel noise, float32, finite so that filtered tokens never tie with allowed ones; zeros for greedy."""
     if sampling.greedy:
         return torch.zeros(shape, device=generator.device)
-    uniform = torch.rand(shape, generator=generator, device=generator.device).clamp_(min=_LEAST)
+    uniform = torch.rand(shape, generator=generator, device=generator.device).clamp_(min=LEAST)
     return uniform.log_().neg_().log_().neg_()
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from playloom.actions.codec import Schema
 from playloom.actions.script import Action, action_values
@@ -24,7 +22,7 @@ from playloom.models.checkpoint import WorldModel
 class PromptStep(NamedTuple):
     """One step of a prompt that is not prefilled yet."""
 
-    codes_N: Tensor
+    codes_N: NDArray[np.int64]
     action_A: NDArray[np.uint8] | None  # the action after it; None: the last frame, which the first step answers
 
 
@@ -56,7 +54,7 @@ class Session:
     engine: _SessionEngine  # runs the session; nothing else changes the fields below
     state: CacheSlot
     sampling: Sampling  # sampling parameters; may be set between steps
-    source: torch.Generator  # source of all its draws
+    source: Any  # random generator of all its draws, of the engine's backend
     pending: deque[PromptStep] = field(default_factory=deque)  # steps of the prompt that are not prefilled yet
     pending_action: PendingAction | None = None  # set between `sample_action` and the step that has the frame
     index: int = 0

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from playloom.errors import ConfigError, check_whole
@@ -130,19 +132,24 @@ class PredictionHeads(nn.Module):
     @torch.no_grad()
     def predict(self, features_BF: Tensor) -> list[StepPrediction]:
         """Return the predictions in the units of the data."""
-        c, out = self.config, self.split(self(features_BF).double().cpu())
-        reward_B = out.reward.softmax(-1) @ out.reward.new_tensor([-1.0, 0.0, 1.0]) if c.reward == "sign" else None
-        if c.reward == "scalar":
-            reward_B = out.reward[:, 0] * c.reward_scale
-        termination_B1 = out.termination.sigmoid().tolist()
-        return [
-            StepPrediction(
-                None if reward_B is None else float(reward_B[row]),
-                termination_B1[row][0] if c.termination else None,
-                {one.name: one.mean + one.scale * value for one, value in zip(c.states, values, strict=True)},
-            )
-            for row, values in enumerate(out.states.tolist())
-        ]
+        return predictions(self.config, self(features_BF).double().cpu().numpy())
+
+
+def predictions(config: HeadsConfig, outputs_BO: NDArray[np.float64]) -> list[StepPrediction]:
+    """Return the predictions of the heads' outputs in the units of the data."""
+    found = []
+    for outputs_O in outputs_BO:
+        reward_R, termination_1, states_S = np.split(outputs_O, np.cumsum([config.reward_outputs, config.termination]))
+        reward = None
+        if config.reward == "sign":
+            shares_3 = np.exp(reward_R - reward_R.max())
+            reward = float(shares_3 @ [-1.0, 0.0, 1.0] / shares_3.sum())
+        elif config.reward == "scalar":
+            reward = float(reward_R[0]) * config.reward_scale
+        termination = float(1 / (1 + np.exp(-termination_1[0]))) if config.termination else None
+        states = {one.name: one.mean + one.scale * float(x) for one, x in zip(config.states, states_S, strict=True)}
+        found.append(StepPrediction(reward, termination, states))
+    return found
 
 
 def build_heads(config: HeadsConfig, width: int, *, seed: int = 0) -> PredictionHeads:

@@ -191,7 +191,7 @@ def test_no_room_for_another_session_is_a_sentence_and_the_others_go_on(tiny_mod
     engine = Engine(tiny_model, row_delay=1)
     first = engine.open(prompt_of(1))
 
-    def empty(*_):  # type: ignore[no-untyped-def]
+    def empty(*_, **__):  # type: ignore[no-untyped-def]
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(KeyValueCache, "empty", empty)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from playloom.errors import BadInputError, PictureError
@@ -87,11 +89,12 @@ class FrameTokenizer(nn.Module):
         vectors_BhwC = self.quantizer.lookup(codes_Bhw).to(self.last_layer.dtype)
         return to_frames(self.decoder(vectors_BhwC))
 
-    def check_size(self, frames_BHWC: Tensor) -> None:
+    def check_size(self, frames_BHWC: Tensor | NDArray[np.uint8]) -> None:
         """Raise PictureError unless the frames are uint8 RGB of exactly the configured size."""
-        if frames_BHWC.dtype != torch.uint8 or frames_BHWC.ndim != 4 or frames_BHWC.shape[-1] != 3:
+        dtype = str(frames_BHWC.dtype).removeprefix("torch.")
+        if dtype != "uint8" or frames_BHWC.ndim != 4 or frames_BHWC.shape[-1] != 3:
             raise PictureError(
-                f"pictures have a wrong type: got {str(frames_BHWC.dtype)[6:]} of shape {list(frames_BHWC.shape)}, "
+                f"pictures have a wrong type: got {dtype} of shape {list(frames_BHWC.shape)}, "
                 "expected uint8 RGB of shape [batch, height, width, 3]; convert them to 8 bits without alpha channel"
             )
         rows, columns = frames_BHWC.shape[1:3]

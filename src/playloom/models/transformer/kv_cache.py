@@ -11,8 +11,10 @@ the stretch stays contiguous.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,10 +36,10 @@ class AttentionSpan:
 @dataclass
 class KeyValueCache:
     """Caches of a batch of sessions. `keys[l]` and `values[l]` are [B, G, (c + 1) P, E]: sessions, key/value heads,
-    steps x positions, head width; c is the window's capacity."""
+    steps x positions, head width; c is the window's capacity. They are tensors or NumPy arrays."""
 
-    keys: list[Tensor]
-    values: list[Tensor]
+    keys: list[Any]
+    values: list[Any]
     windows: tuple[Window, ...]  # of each layer
     positions: int  # positions a step: P
 
@@ -49,21 +51,24 @@ class KeyValueCache:
         batch: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        *,
+        zeros: Callable[[tuple[int, ...]], Any] | None = None,
     ) -> KeyValueCache:
-        """Allocate an empty cache."""
+        """Allocate an empty cache: tensors of `dtype`, or what `zeros` makes of a shape."""
+        zeros = zeros or partial(torch.zeros, device=device, dtype=dtype)
         windows = tuple(config.window(layer) for layer in range(config.layers))
         lengths = [(window.capacity + 1) * positions for window in windows]
         shapes = [(batch, config.key_value_heads, length, config.head_width) for length in lengths]
         return cls(
-            keys=[torch.zeros(shape, device=device, dtype=dtype) for shape in shapes],
-            values=[torch.zeros(shape, device=device, dtype=dtype) for shape in shapes],
+            keys=[zeros(shape) for shape in shapes],
+            values=[zeros(shape) for shape in shapes],
             windows=windows,
             positions=positions,
         )
 
     @staticmethod
-    def bytes_each(config: TransformerConfig, positions: int, dtype: torch.dtype = torch.float32) -> int:
-        """Return the memory of one session in `empty`."""
+    def bytes_each(config: TransformerConfig, positions: int, dtype: Any = torch.float32) -> int:
+        """Return the memory of one session in `empty`; `dtype` is torch's or NumPy's."""
         entries = positions * sum(config.window(layer).capacity + 1 for layer in range(config.layers))
         return 2 * entries * config.key_value_heads * config.head_width * dtype.itemsize
 
@@ -101,13 +106,11 @@ class KeyValueCache:
             number_of = {row: divmod(step - ring, window.every) for row, step in enumerate(steps_B) if step >= ring}
             kept = {row: number for row, (number, rest) in number_of.items() if rest == 0 and window.keyframes}
             for tensor in (keys, values):
-                by_step_BGwPE = tensor.view(*tensor.shape[:2], window.capacity + 1, self.positions, -1)
+                by_step_BGwPE = tensor.reshape(*tensor.shape[:2], window.capacity + 1, self.positions, -1)
                 for row, number in kept.items():
                     place = window.keyframes - 1 - number % window.keyframes
                     by_step_BGwPE[row, :, place] = by_step_BGwPE[row, :, slots[row]]
                 if len({*slots}) == 1:
                     by_step_BGwPE[:, :, slots[0]] = by_step_BGwPE[:, :, -1]
                 else:  # one copy for all sessions
-                    rows_B = torch.arange(len(slots), device=tensor.device)
-                    slot_B = torch.tensor(slots, device=tensor.device)
-                    by_step_BGwPE[rows_B, :, slot_B] = by_step_BGwPE[:, :, -1]
+                    by_step_BGwPE[list(range(len(slots))), :, slots] = by_step_BGwPE[:, :, -1]

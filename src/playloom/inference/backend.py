@@ -1,0 +1,98 @@
+"""Interface between an engine and what runs the networks: torch or onnxruntime. Arrays are NumPy's."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.errors import ConfigError, did_you_mean
+from playloom.inference.batch_cache import CacheSlot
+from playloom.inference.sampling import Sampling
+from playloom.models.checkpoint import WorldModel
+from playloom.models.decode_order import Schedule
+from playloom.models.heads import StepPrediction
+from playloom.models.onnx import DESCRIPTION
+
+BackendName = Literal["torch", "onnx", "auto"]
+"""`onnx`: onnxruntime on the CPU. `auto`: `onnx` for a model on the CPU with graphs where it is installed."""
+_NAMES = ("torch", "onnx", "auto")
+
+
+class GeneratedFrames(NamedTuple):
+    """Frames of a batch of dreams."""
+
+    frames_BHWC: NDArray[np.uint8]
+    codes_BN: NDArray[np.int64]
+    nats_B: Sequence[float | None]
+    """Mean entropy of the distributions that the codes were drawn from, at temperature 1; None: not measured."""
+    predictions_B: Sequence[StepPrediction | None]
+    """Predictions of the heads; None without heads."""
+
+
+class CacheDecoder(Protocol):
+    """States of dreams, and their places in a cache."""
+
+    @property
+    def bytes_each(self) -> int: ...
+    def begin(self) -> CacheSlot: ...
+    def arrange(self, states: Sequence[CacheSlot]) -> list[int]: ...
+    def fork(self, state: CacheSlot) -> CacheSlot: ...
+    def close(self, state: CacheSlot) -> None: ...
+
+
+class Backend(Protocol):
+    """Networks of one model. States of a call are in the order of the decoder's `arrange`."""
+
+    decoder: Any
+    """A `CacheDecoder`."""
+
+    def call(self, kind: Hashable) -> AbstractContextManager[None]:
+        """Return the context of one engine call; `kind` groups calls of about equal cost."""
+
+    def source(self, seed: int) -> Any:
+        """Return a random generator for one dream."""
+
+    def copy_source(self, source: Any) -> Any:
+        """Return a generator that draws the same from here on."""
+
+    def encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Return the frames' codes, [T, N]."""
+
+    def decode(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the frames of codes, [T, H, W, 3]."""
+
+    def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
+        """Open a step in every dream with a given frame."""
+
+    def give_action(self, states: Sequence[CacheSlot], values_BA: NDArray[np.int64]) -> None:
+        """Complete the open steps with given actions."""
+
+    def dream_frame(
+        self, states: Sequence[CacheSlot], samplings: Sequence[Sampling], sources: Sequence[Any], *, entropy: bool
+    ) -> GeneratedFrames:
+        """Open a step in every dream with a generated frame; `entropy`: measure it."""
+
+    def dream_action(
+        self, states: Sequence[CacheSlot], samplings: Sequence[Sampling], sources: Sequence[Any]
+    ) -> NDArray[np.int64]:
+        """Complete the open steps with sampled actions; returns their values, [B, A]."""
+
+
+def open_backend(name: BackendName, model: WorldModel, schedule: Schedule, *, reference: bool = False) -> Backend:
+    """Return a backend for a model; `reference` decodes uncached with torch."""
+    if name not in _NAMES:
+        raise ConfigError(f"unknown backend {name!r}; {did_you_mean(name, _NAMES)}")
+    exported = model.folder is not None and (model.folder / DESCRIPTION).is_file()
+    usable = exported and model.device.type == "cpu" and find_spec("onnxruntime") is not None
+    if name == "onnx" or (name == "auto" and usable):
+        from playloom.inference.onnx_backend import OnnxBackend
+
+        return OnnxBackend(model, schedule)
+    from playloom.inference.torch_backend import TorchBackend
+
+    return TorchBackend(model, schedule, reference=reference)

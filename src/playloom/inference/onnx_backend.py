@@ -1,0 +1,118 @@
+"""Networks run by onnxruntime on a CPU, from the graphs of `playloom export onnx`."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.device import check_seed, usable_cores
+from playloom.errors import BadInputError, CheckpointError
+from playloom.inference.array_sampling import ArraySampler
+from playloom.inference.backend import GeneratedFrames
+from playloom.inference.batch_cache import CacheSlot
+from playloom.inference.sampling import Sampling
+from playloom.json_io import read_json
+from playloom.models.checkpoint import WorldModel
+from playloom.models.decode_order import Schedule
+from playloom.models.heads import predictions
+from playloom.models.onnx import DESCRIPTION
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise BadInputError("the onnx backend needs onnxruntime; pip install 'playloom[onnx]'") from error
+
+from playloom.inference.onnx_decoder import OnnxDecoder
+
+
+class OnnxBackend:
+    """See `Backend`. Graphs are read from the model's folder."""
+
+    def __init__(self, model: WorldModel, schedule: Schedule) -> None:
+        """Load the graphs; BadInputError when the model has none, CheckpointError when they are of other weights."""
+        self.model, self.layout = model, model.config.layout
+        if model.folder is None or not (model.folder / DESCRIPTION).is_file():
+            place = model.folder or "FOLDER"
+            raise BadInputError(f"{model.config.name} has no ONNX graphs; write them: playloom export onnx {place}")
+        found = read_json(model.folder / DESCRIPTION, CheckpointError, "export the graphs again")
+        if found.get("fingerprint") != model.fingerprint:
+            raise CheckpointError(f"{model.folder}: the ONNX graphs are of other weights; playloom export onnx again")
+        names = ["encoder", "decoder", "transformer", *(["heads"] if model.heads is not None else [])]
+        self._sessions = {name: _session(model.folder / f"{name}.onnx") for name in names}
+        self.decoder = OnnxDecoder(
+            self._sessions["transformer"],
+            model.config.transformer,
+            self.layout,
+            schedule,
+            with_features=model.heads is not None,
+        )
+
+    def call(self, kind: Hashable) -> AbstractContextManager[None]:
+        """See `Backend`."""
+        return nullcontext()
+
+    def source(self, seed: int) -> np.random.Generator:
+        """See `Backend`."""
+        return np.random.default_rng(check_seed(seed))
+
+    def copy_source(self, source: np.random.Generator) -> np.random.Generator:
+        """See `Backend`."""
+        return copy.deepcopy(source)
+
+    def encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """See `Backend`."""
+        return self._run("encoder", frames=np.ascontiguousarray(frames_THWC))
+
+    def decode(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """See `Backend`."""
+        return self._run("decoder", codes=codes_TN)
+
+    def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
+        """See `Backend`."""
+        self.decoder.give_frame(states, codes_BN)
+
+    def give_action(self, states: Sequence[CacheSlot], values_BA: NDArray[np.int64]) -> None:
+        """See `Backend`."""
+        self.decoder.give_action(states, values_BA)
+
+    def dream_frame(
+        self,
+        states: Sequence[CacheSlot],
+        samplings: Sequence[Sampling],
+        sources: Sequence[np.random.Generator],
+        *,
+        entropy: bool,
+    ) -> GeneratedFrames:
+        """See `Backend`."""
+        codes = self.layout.vocab.codebook_size
+        draws = ArraySampler(samplings, sources, self.layout.image_slots, codes, entropy=entropy)
+        codes_BN = self.decoder.dream_frame(states, draws)
+        found, heads = [None] * len(states), self.model.config.heads
+        if heads is not None:
+            outputs_BO = self._run("heads", features=self.decoder.features(states))
+            found = predictions(heads, outputs_BO.astype(np.float64))
+        nats_B = [None] * len(states) if draws.entropy_BS is None else draws.entropy_BS.mean(axis=1).tolist()
+        return GeneratedFrames(self.decode(codes_BN), codes_BN, nats_B, found)
+
+    def dream_action(
+        self, states: Sequence[CacheSlot], samplings: Sequence[Sampling], sources: Sequence[np.random.Generator]
+    ) -> NDArray[np.int64]:
+        """See `Backend`."""
+        sizes = self.layout.vocab.slot_sizes
+        return self.decoder.dream_action(states, ArraySampler(samplings, sources, len(sizes), max(sizes)))
+
+    def _run(self, name: str, **inputs: NDArray[np.generic]) -> NDArray:  # type: ignore[type-arg]
+        return self._sessions[name].run(None, inputs)[0]
+
+
+def _session(graph: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,166 @@
+"""Decoding with onnxruntime: the graph writes new keys and values into NumPy arrays, in place. See `StepDecoder`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from playloom.inference.array_sampling import ArraySampler
+from playloom.inference.batch_cache import CacheSlot
+from playloom.inference.step_decoder import Batch, Chunk, DecodingPlan, StepDecoder
+from playloom.models.decode_order import Schedule
+from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
+from playloom.models.transformer.config import TransformerConfig
+
+_NONE = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class _ArrayMemory:
+    name: str = "cpu"
+    dtype: Any = np.dtype(np.float32)
+
+    def zeros(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return np.zeros(shape, np.float32)
+
+    def tokens(self, rows: int, columns: int) -> NDArray[np.int64]:
+        return np.full((rows, columns), NO_TOKEN, np.int64)
+
+    def copy(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array.copy()
+
+
+class _Step:
+    """Inputs of the graph that stay the same for all passes of a step, bound once."""
+
+    def __init__(self, decoder: OnnxDecoder, batch: Batch) -> None:
+        self.batch, self._decoder = batch, decoder
+        self._binding = decoder.session.io_binding()
+        self._arrays: dict[str, NDArray[Any]] = {}
+        config, layout = decoder.config, decoder.layout
+        for layer in range(config.layers):
+            for kind, arrays in (("keys", batch.cache.keys), ("values", batch.cache.values)):
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(arrays[layer])
+                self._binding.bind_ortvalue_input(f"{kind}_{layer}", value)
+                self._binding.bind_ortvalue_output(f"new_{kind}_{layer}", value)
+        steps = [state.past for state in batch.states]
+        self._bind("steps", np.array(steps, np.int64))
+        if config.action_condition:
+            self._bind("previous", np.ascontiguousarray(batch.previous_BA))
+        self._past: list[NDArray[np.float32]] = []
+        for window in decoder.windows:
+            seen_B = np.array([window.past_count(step) for step in steps])[:, None]
+            place_S = np.arange((window.capacity + 1) * layout.positions)
+            hidden_BS = (place_S < (window.capacity - seen_B) * layout.positions) | (
+                place_S >= window.capacity * layout.positions
+            )
+            self._past.append(np.where(hidden_BS, np.float32(-np.inf), np.float32(0))[:, None, None])
+            self._bind(f"mask_{len(self._past) - 1}", self._past[-1])
+
+    def run(self, chunk: Chunk, *, logits: bool = True) -> list[NDArray[np.float32]]:
+        """Run the positions of a chunk; returns logits [B, R, V] (R is 0 without), then hidden states if wanted."""
+        config, layout, batch = self._decoder.config, self._decoder.layout, self.batch
+        row_R = chunk.row_R if logits else _NONE
+        self._bind("ids", batch.tokens_BC.take(chunk.column_Q, axis=1))
+        self._bind("positions", chunk.position_Q)
+        self._bind("rows", row_R)
+        for index, (window, past_B11S) in enumerate(zip(self._decoder.windows, self._past, strict=True)):
+            start = window.capacity * layout.positions
+            self._bind(f"start_{index}", np.full(len(batch.states), start + chunk.first))
+            own = slice(start, start + chunk.last)
+            past_B11S[..., own] = 0
+            if chunk.own_QL is not None:  # query heads that share keys are more queries
+                queries = np.tile(chunk.own_QL, (config.heads // config.key_value_heads, 1))
+                mask = np.repeat(past_B11S, len(queries), axis=2)
+                mask[..., own] = np.where(queries, np.float32(0), np.float32(-np.inf))
+                self._bind(f"mask_{index}", mask)
+        shapes = {"logits": (len(row_R), layout.vocab.size)}
+        if self._decoder.with_features:
+            shapes["hidden"] = (len(chunk.position_Q), config.width)
+        found = [np.empty((len(batch.states), *shape), np.float32) for shape in shapes.values()]
+        for name, array in zip(shapes, found, strict=True):
+            self._binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+        self._decoder.session.run_with_iobinding(self._binding)
+        return found
+
+    def _bind(self, name: str, array: NDArray[Any]) -> None:
+        self._arrays[name] = array  # onnxruntime reads it where it is, but does not keep it
+        self._binding.bind_cpu_input(name, array)
+
+
+class OnnxDecoder(StepDecoder):
+    """Steps of any number of dreams with onnxruntime."""
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        config: TransformerConfig,
+        layout: StepLayout,
+        schedule: Schedule,
+        *,
+        with_features: bool = False,
+    ) -> None:
+        """Make a decoder of the transformer's graph; `with_features`: keep the heads' input, see `features`."""
+        super().__init__(config, layout, schedule, _ArrayMemory())
+        self.session, self.plan = session, DecodingPlan(layout, schedule)
+        self.windows = list(dict.fromkeys(config.window(layer) for layer in range(config.layers)))
+        self._offsets_A = np.array(layout.vocab.action_offsets)
+        self.with_features = with_features
+        self._features_BF = np.zeros((0, 2 * config.width), np.float32)
+
+    def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
+        """Open a step in every dream with a given frame."""
+        batch = self.open_step(states)
+        batch.tokens_BC[:, : self.layout.image_slots] = codes_BN
+        _Step(self, batch).run(self.plan.frame, logits=False)
+
+    def dream_frame(self, states: Sequence[CacheSlot], draws: ArraySampler) -> NDArray[np.int64]:
+        """Open a step in every dream with a generated frame; returns its codes [B, N]."""
+        step, hidden = _Step(self, self.open_step(states)), []
+        for chunk in self.plan.frame_passes:
+            hidden += self._run_and_draw(step, chunk, self.layout.image_group, draws)
+        if self.with_features:
+            hidden_BQD = np.concatenate(hidden, axis=1)
+            self._features_BF = np.concatenate([hidden_BQD.mean(axis=1), hidden_BQD[:, -1]], axis=-1)
+        return step.batch.tokens_BC[:, : self.layout.image_slots].copy()
+
+    def features(self, states: Sequence[CacheSlot]) -> NDArray[np.float32]:
+        """Return the heads' input [B, F] after the frames that `dream_frame` has just generated."""
+        assert len(self._features_BF) == len(states)
+        return self._features_BF
+
+    def give_action(self, states: Sequence[CacheSlot], values_BA: NDArray[np.int64]) -> None:
+        """Complete the open steps with given actions."""
+        batch = self.batch(states)
+        batch.actions_BA[:] = values_BA + self._offsets_A
+        _Step(self, batch).run(self.plan.action, logits=False)
+        self.commit_step(batch)
+
+    def dream_action(self, states: Sequence[CacheSlot], draws: ArraySampler) -> NDArray[np.int64]:
+        """Complete the open steps with sampled actions, slot by slot; returns their values [B, A]."""
+        batch = self.batch(states)
+        step = _Step(self, batch)
+        for chunk, group in zip(self.plan.action_passes, self.layout.action_groups, strict=False):
+            self._run_and_draw(step, chunk, group, draws)
+        for chunk in self.plan.action_passes[self.layout.action_slots :]:
+            step.run(chunk, logits=False)
+        values_BA = batch.actions_BA - self._offsets_A
+        self.commit_step(batch)
+        return values_BA
+
+    def run_whole_step(self, batch: Batch) -> None:
+        """See `StepDecoder.run_whole_step`."""
+        _Step(self, batch).run(self.plan.whole, logits=False)
+
+    def _run_and_draw(
+        self, step: _Step, chunk: Chunk, group: TokenGroup, draws: ArraySampler
+    ) -> list[NDArray[np.float32]]:
+        logits_BRV, *hidden = step.run(chunk)
+        ids_BR = draws.sample(logits_BRV[..., group.first_id : group.last_id], chunk.draw_R) + group.first_id
+        step.batch.tokens_BC[:, chunk.slot_R] = ids_BR
+        return hidden

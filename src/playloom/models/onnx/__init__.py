@@ -1,0 +1,4 @@
+"""ONNX graphs of a model's networks, for programs without torch."""
+
+DESCRIPTION = "onnx.json"
+"""Name of the file that describes the graphs."""

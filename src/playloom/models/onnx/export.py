@@ -1,0 +1,103 @@
+"""Export of a model as ONNX graphs and a JSON file that describes how to run them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from playloom.errors import BadInputError
+from playloom.json_io import write_json
+from playloom.models.checkpoint import WorldModel, load_model, model_folder
+from playloom.models.decode_order import card_row_delay, schedule
+from playloom.models.onnx import DESCRIPTION
+from playloom.models.sequence import NO_TOKEN
+
+_FORMAT = 1
+
+
+def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
+    """Write a model's ONNX graphs, and their description, into its folder; returns the new files.
+
+    The graphs refer to the weights files by name, so another folder `out` gets copies of those.
+    """
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise BadInputError("export onnx needs the onnx package; pip install 'playloom[onnx]'") from error
+    from playloom.models.onnx.tokenizer import decoder_graph, encoder_graph, heads_graph
+    from playloom.models.onnx.transformer import TransformerGraph
+
+    world = load_model(model_folder(model))
+    assert world.folder is not None
+    out = out or world.folder
+    out.mkdir(parents=True, exist_ok=True)
+    names = ["tokenizer", "transformer", *(["heads"] if world.config.heads else [])]
+    for name in names if out.resolve() != world.folder.resolve() else []:
+        shutil.copy(world.folder / f"{name}.safetensors", out)
+    weights = {name: out / f"{name}.safetensors" for name in names}
+    graphs = {
+        "encoder": encoder_graph(world.config.tokenizer, weights["tokenizer"]),
+        "decoder": decoder_graph(world.config.tokenizer, weights["tokenizer"]),
+        "transformer": TransformerGraph(world.transformer, weights["transformer"]).graph,
+    }
+    if world.config.heads is not None:
+        graphs["heads"] = heads_graph(world.config.heads, weights["heads"])
+    for name, graph in graphs.items():
+        graph.save(out / f"{name}.onnx")
+    signatures = {name: {"file": f"{name}.onnx", **graph.signature()} for name, graph in graphs.items()}
+    write_json(out / DESCRIPTION, {"graphs": signatures, **description(world)})
+    return [*(out / f"{name}.onnx" for name in graphs), out / DESCRIPTION]
+
+
+def description(world: WorldModel) -> dict[str, Any]:
+    """Return what a program needs beside the graphs: vocabulary, passes, caches and sampling."""
+    config, layout = world.config, world.config.layout
+    order = schedule(layout, card_row_delay(world.card))
+    passes = []
+    for index in range(order.passes):
+        first, last = order.span(index, index + 1)
+        positions_Q = order.order_P[first:last]
+        target_Q = layout.target_P[positions_Q]
+        rows_R = (target_Q >= 0).nonzero()[0]
+        passes.append(
+            {
+                "first": first,
+                "positions": positions_Q,
+                "columns": layout.column_P[positions_Q],
+                "rows": rows_R,
+                "slots": target_Q[rows_R],
+            }
+        )
+    windows = dict.fromkeys(config.transformer.window(layer) for layer in range(config.transformer.layers))
+    numbers = {window: number for number, window in enumerate(windows)}
+    return {
+        "format": _FORMAT,
+        "name": config.name,
+        "fingerprint": world.fingerprint,
+        "weights": {name: [f"{name}.safetensors"] for name in ("tokenizer", "transformer")},
+        "frame": [config.tokenizer.frame_height, config.tokenizer.frame_width, 3],
+        "vocabulary": {
+            "codes": layout.vocab.codebook_size,
+            "action_offsets": layout.vocab.action_offsets,
+            "action_sizes": layout.vocab.slot_sizes,
+            "no_token": NO_TOKEN,
+        },
+        "step": {
+            "positions": layout.positions,
+            "image_slots": layout.image_slots,
+            "action_slots": layout.action_slots,
+            "columns": layout.columns,
+            "image_passes": order.image_passes,
+            "row_delay": order.row_delay,
+            "passes": passes,
+        },
+        "caches": [
+            {"steps": window.steps, "keyframes": window.keyframes, "every": window.every, "capacity": window.capacity}
+            for window in windows
+        ],
+        "cache_of_layer": [numbers[config.transformer.window(layer)] for layer in range(config.transformer.layers)],
+        "positions": config.transformer.positions,
+        "context_steps": config.transformer.context_steps,
+        "sampling": world.card.get("sampling", {}),
+    }
