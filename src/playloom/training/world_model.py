@@ -217,7 +217,10 @@ class WorldTask:
             raster = self._output(self.loss, batch, row_delays[0])
             metrics = {name: float(value) for name, value in raster._asdict().items()}
             metrics[f"image_row_delay_{row_delays[-1]}"] = float(self._output(self.loss, batch, row_delays[-1]).image)
-            foreign = {**batch, "actions": batch["actions"].roll(1, dims=0)}
+            actions = batch["actions"]
+            # One window alone has no other actions than its own of another time.
+            wrong = actions.roll(1, dims=0) if len(actions) > 1 else actions.roll(actions.shape[1] // 2, dims=1)
+            foreign = {**batch, "actions": wrong}
             metrics["shuffled_gap"] = float(self._output(self.loss, foreign, row_delays[0]).image) - metrics["image"]
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value / count
