@@ -95,6 +95,9 @@ DecodeOrder = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads. Default: OMP_NUM_THREADS, else the cores this process may use.")
 ]
+_BACKEND = typer.Option(help="torch; onnx: onnxruntime, on a CPU, after `export onnx`; auto: onnx where it can run.")
+Backend = Annotated[Literal["torch", "onnx", "auto"], _BACKEND]
+BackendOrNone = Annotated[Literal["torch", "onnx", "auto"] | None, _BACKEND]
 Timestamp = Annotated[
     bool, typer.Option("--timestamp", help="Put the time into manifests; two runs then differ in their bytes.")
 ]

@@ -13,7 +13,7 @@ from playloom.errors import PlayloomError
 if TYPE_CHECKING:
     from playloom.inference.generate import DreamReport
 
-_NOT_WITH_CLIPS = ("prompt", "mode", "actions", "schema", "start_step", "resize", "timestamp")
+_NOT_WITH_CLIPS = ("prompt", "mode", "actions", "schema", "start_step", "resize", "timestamp", "backend")
 _ONLY_WITH_CLIPS = ("protocol", "batch", "max_files")
 
 
@@ -36,6 +36,7 @@ def dream_command(
     ] = Path("out/dream"),
     sampling: dict[str, Any],
     engine: dict[str, Any],
+    backend: common.Backend = "torch",
     threads: common.Threads = None,
     clips: Annotated[
         Path | None, typer.Option(help="Generate from a folder of .npz clips (images, actions) instead of one prompt.")
@@ -67,7 +68,8 @@ def dream_command(
         from playloom.inference.generate import DreamJob, run_dream
 
         set_threads(threads)
-        job = DreamJob(mode=mode, steps=steps, actions=actions, out=out, **prompt, **sampling, **engine)
+        kinds = {"mode": mode, "backend": backend}
+        job = DreamJob(steps=steps, actions=actions, out=out, **kinds, **prompt, **sampling, **engine)  # type: ignore[arg-type]
         report = run_dream(job, render=common.render, progress=bar, stop=stop)
     _print_report(report, as_json)
     if report.clip.stopped:
