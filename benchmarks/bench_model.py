@@ -4,13 +4,14 @@
     python benchmarks/bench_model.py --quick --only speed      # one case, rough figures
 
 Cases: the figures of `playloom bench` (speed), late frames relative to early ones (aging), start of the program
-(start), opening and forking (branch), Gymnasium environments (env).
+(start), opening and forking (branch), Gymnasium environments (env), torch and onnxruntime in turns (backends).
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import os
 import subprocess
 import sys
@@ -27,9 +28,10 @@ from _gpt2 import Baseline, measure_baseline
 from _harness import Row, Target, median, options, parse, progress, report, run, run_case, table
 from _roofline import Cost, Setup, frame_cost, prefill_cost, tokenizer_cost
 from playloom.errors import PlayloomError
-from playloom.inference.benchmark import benchmark, first_prompt
+from playloom.inference.benchmark import benchmark, first_prompt, time_frames
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
+from playloom.inference.session import Session, StepInput
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import load_model, model_folder
 
@@ -197,12 +199,66 @@ def env_rows(setup: ModelSetup) -> list[Row]:
     return [*rows, Row("env", "reset to a prompt that was used before", median(spans[1:]), "ms", note=note)]
 
 
+def backend_rows(setup: ModelSetup) -> list[Row]:
+    """Run torch and onnxruntime in turns: frames of one dream and of eight, and the first frame after a prompt."""
+    order, rounds = setup.engine.schedule.row_delay, setup.count(12, 5)
+    engines = {name: Engine(setup.model, row_delay=order, backend=name) for name in ("torch", "onnx")}  # type: ignore[arg-type]
+    rows = []
+    for size, least in ((1, 2.0), (8, 1.5)):
+        dreams = {
+            name: [engine.open(setup.known, sampling=setup.sampling, seed=seed) for seed in range(size)]
+            for name, engine in engines.items()
+        }
+
+        def frame(name: str, step: int, dreams: dict[str, list[Session]] = dreams) -> None:
+            played = setup.played
+            engines[name].step(
+                [StepInput(one, played[(step + 7 * seed) % len(played)]) for seed, one in enumerate(dreams[name])]
+            )
+
+        rows += _in_turns(f"a frame of {size} dream{'s' * (size > 1)}", frame, rounds, least)
+        for one in itertools.chain(*dreams.values()):
+            one.close()
+
+    def first(name: str, _: int) -> None:
+        time_frames(engines[name], setup.prompt, setup.played, 0, sampling=setup.sampling)
+
+    return [
+        *rows,
+        *_in_turns(f"first frame after {len(setup.prompt.frames_THWC)} pictures", first, setup.count(5, 5), 1.0),
+    ]
+
+
+def _in_turns(title: str, work: Callable[[str, int], None], rounds: int, least: float) -> list[Row]:
+    """Median and shortest time of both backends, and their ratio; the first round of each chooses kernels."""
+    spans: dict[str, list[float]] = {"torch": [], "onnx": []}
+    for step in range(1 + rounds):
+        for name, seconds in spans.items():
+            started = time.perf_counter()
+            work(name, step)
+            seconds.append(time.perf_counter() - started)
+    kept = {name: np.array(seconds[1:]) * 1e3 for name, seconds in spans.items()}
+    rows = [
+        Row("backends", f"{title}, {name}", median(times), "ms", note=f"{name}: shortest {times.min():.0f} ms")
+        for name, times in kept.items()
+    ]
+    ratios = [float(measure(kept["torch"]) / measure(kept["onnx"])) for measure in (np.median, np.min)]
+    note = f"ratio of the shortest times {ratios[1]:.2f}"
+    detail = {name: times.round(2).tolist() for name, times in kept.items()}
+    target = Target(least=least)
+    return [
+        *rows,
+        Row("backends", f"{title}, torch over onnx", ratios[0], "x", target=target, note=note, detail=detail),
+    ]
+
+
 CASES: dict[str, Callable[[ModelSetup], list[Row]]] = {
     "speed": speed_rows,
     "aging": aging_rows,
     "start": start_rows,
     "branch": branch_rows,
     "env": env_rows,
+    "backends": backend_rows,
 }
 
 

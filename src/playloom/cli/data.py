@@ -195,7 +195,9 @@ def export_onnx_command(
     model: Annotated[str, typer.Argument(help="A bundled model's name, or a model's folder.")],
     out: Annotated[
         Path | None,
-        typer.Option(callback=common.own_folder, help="Folder for the graphs and copies of the weights. Default: the model's."),
+        typer.Option(
+            callback=common.own_folder, help="Folder for the graphs and copies of the weights. Default: the model's."
+        ),
     ] = None,
 ) -> None:
     """Write a model's networks as ONNX graphs that use the weights files where they lie, and onnx.json about them.

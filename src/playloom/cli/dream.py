@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from playloom.inference.generate import DreamReport
     from playloom.inference.realtime.run import LiveResult
 
-_NOT_WITH_CLIPS = ("prompt", "mode", "actions", "schema", "start_step", "resize", "timestamp")
+_NOT_WITH_CLIPS = ("prompt", "mode", "actions", "schema", "start_step", "resize", "timestamp", "backend")
 _ONLY_WITH_CLIPS = ("protocol", "batch", "max_files")
 _WITH_PAGE = ("model", "decode_order", "device", "threads", "port", "browser", "headless")
 
@@ -40,6 +40,7 @@ def dream_command(
     out: common.NumberedOut = Path("out/dream"),
     sampling: dict[str, Any],
     engine: dict[str, Any],
+    backend: common.Backend = "torch",
     threads: common.Threads = None,
     clips: Annotated[
         Path | None, typer.Option(help="Generate from a folder of .npz clips (images, actions) instead of one prompt.")
@@ -71,7 +72,8 @@ def dream_command(
         from playloom.inference.generate import DreamJob, run_dream
 
         set_threads(threads)
-        job = DreamJob(mode=mode, steps=steps, actions=actions, out=out, **prompt, **sampling, **engine)
+        kinds = {"mode": mode, "backend": backend}
+        job = DreamJob(steps=steps, actions=actions, out=out, **kinds, **prompt, **sampling, **engine)  # type: ignore[arg-type]
         report = run_dream(job, render=render, progress=bar, stop=stop)
     _print_report(report, as_json)
     if report.clip.stopped:

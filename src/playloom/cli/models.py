@@ -122,6 +122,7 @@ def _plan_rows(plan: TrainingPlan, machine: Machine) -> list[list[str]]:
 def bench_command(
     model: common.Model = None,
     device: common.Device = "auto",
+    backend: common.Backend = "torch",
     frames: Annotated[int, typer.Option(min=1, help="Frames of the long dream.")] = 300,
     threads: common.Threads = None,
     as_json: common.Json = False,
@@ -136,7 +137,7 @@ def bench_command(
         from playloom.inference.generate import open_engine
 
         set_threads(threads)
-        result = benchmark(open_engine(model, device=device), frames=frames, progress=bar.show)
+        result = benchmark(open_engine(model, device=device, backend=backend), frames=frames, progress=bar.show)
     if as_json:
         common.print_json(result)
         return

@@ -45,6 +45,7 @@ def serve_command(
     max_steps: Annotated[int | None, typer.Option(min=1, help="Most steps of one request; default 100.")] = None,
     stories: Annotated[str | None, typer.Option(help="Folder of the stories; default out/stories.")] = None,
     device: common.DeviceOrNone = None,
+    backend: common.BackendOrNone = None,
     threads: common.Threads = None,
     cluster: Annotated[
         bool, typer.Option("--cluster", help="Run replicas on Ray Serve, here or on many machines.")

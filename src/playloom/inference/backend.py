@@ -34,22 +34,11 @@ class GeneratedFrames(NamedTuple):
     """Predictions of the heads; None without heads."""
 
 
-class CacheDecoder(Protocol):
-    """States of dreams, and their places in a cache."""
-
-    @property
-    def bytes_each(self) -> int: ...
-    def begin(self) -> CacheSlot: ...
-    def arrange(self, states: Sequence[CacheSlot]) -> list[int]: ...
-    def fork(self, state: CacheSlot) -> CacheSlot: ...
-    def close(self, state: CacheSlot) -> None: ...
-
-
 class Backend(Protocol):
     """Networks of one model. States of a call are in the order of the decoder's `arrange`."""
 
     decoder: Any
-    """A `CacheDecoder`."""
+    """States of dreams and their places in a cache: `begin`, `arrange`, `fork`, `close`, `bytes_each`."""
 
     def call(self, kind: Hashable) -> AbstractContextManager[None]:
         """Return the context of one engine call; `kind` groups calls of about equal cost."""

@@ -20,6 +20,7 @@ from playloom.atomic_io import ensure_writable
 from playloom.data.prompts import PromptData, find_prompt, list_prompts, load_prompt, prompt_folder
 from playloom.device import free_memory, pick_device
 from playloom.errors import BadInputError, ResourceError
+from playloom.inference.backend import BackendName
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Mode, Prompt, StepResult
@@ -69,12 +70,14 @@ class GenerationConfig:
     """`raster`, or the row delay."""
     device: str = "auto"
     """See `playloom.device.pick_device`."""
+    backend: BackendName = "torch"
+    """What runs the networks; see `BackendName`."""
     timestamp: bool = False
     """True to write the time into manifests; equal jobs give equal files without it."""
 
     def load_engine(self) -> Engine:
         """See `open_engine`."""
-        return open_engine(self.model, device=self.device, decode_order=self.decode_order)
+        return open_engine(self.model, device=self.device, decode_order=self.decode_order, backend=self.backend)
 
     def sampling(self, model: WorldModel) -> Sampling:
         """Return the job's sampling, completed by the model's card."""
@@ -142,10 +145,16 @@ class DreamReport(NamedTuple):
     clip: GeneratedClip
 
 
-def open_engine(model: str | None = None, *, device: str = "auto", decode_order: DecodeOrder | None = None) -> Engine:
+def open_engine(
+    model: str | None = None,
+    *,
+    device: str = "auto",
+    decode_order: DecodeOrder | None = None,
+    backend: BackendName = "torch",
+) -> Engine:
     """Load a bundled model or a folder, and return its engine; None: the first bundled one, its card's order."""
     loaded = load_model(model_folder(model), pick_device(device))
-    return Engine(loaded, row_delay=card_row_delay(loaded.card, decode_order))
+    return Engine(loaded, row_delay=card_row_delay(loaded.card, decode_order), backend=backend)
 
 
 @torch.inference_mode()

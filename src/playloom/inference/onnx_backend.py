@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.device import check_seed, usable_cores
-from playloom.errors import BadInputError, CheckpointError
+from playloom.errors import BadInputError, CheckpointError, MissingExtraError
 from playloom.inference.array_sampling import ArraySampler
 from playloom.inference.backend import GeneratedFrames
 from playloom.inference.batch_cache import CacheSlot
@@ -26,7 +26,7 @@ from playloom.models.onnx import DESCRIPTION
 try:
     import onnxruntime
 except ImportError as error:
-    raise BadInputError("the onnx backend needs onnxruntime; pip install 'playloom[onnx]'") from error
+    raise MissingExtraError.of("onnxruntime", "onnx") from error
 
 from playloom.inference.onnx_decoder import OnnxDecoder
 

@@ -17,13 +17,13 @@ from playloom.models.decode_order import Schedule
 from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
 from playloom.models.transformer.config import TransformerConfig
 
-_NONE = np.zeros(0, np.int64)
+_NONE, _FLOAT = np.zeros(0, np.int64), np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
 class _ArrayMemory:
     name: str = "cpu"
-    dtype: Any = np.dtype(np.float32)
+    dtype: Any = _FLOAT
 
     def zeros(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         return np.zeros(shape, np.float32)

@@ -79,7 +79,9 @@ class TorchBackend:
     ) -> GeneratedFrames:
         """See `Backend`."""
         noise_BSC = _noise(samplings, sources, self.layout.image_slots, self.layout.vocab.codebook_size)
-        draws = BatchSampler(samplings, noise_BSC, entropy_BS=noise_BSC.new_zeros(noise_BSC.shape[:2]) if entropy else None)
+        draws = BatchSampler(
+            samplings, noise_BSC, entropy_BS=noise_BSC.new_zeros(noise_BSC.shape[:2]) if entropy else None
+        )
         codes_BN = self.decoder.dream_frame(states, draws)
         frames_BHWC = self.model.tokenizer.decode(codes_BN, checked=False).cpu().numpy()
         none_B, heads = [None] * len(states), self.model.heads

@@ -333,7 +333,7 @@ class InferenceService:
 
 def _load_engine(settings: Settings) -> Engine:
     model = load_model(model_folder(settings.model), pick_device(settings.device))
-    return Engine(model, row_delay=card_row_delay(model.card, settings.decode_order))
+    return Engine(model, row_delay=card_row_delay(model.card, settings.decode_order), backend=settings.backend)
 
 
 def resolve_seed(seed: int | None) -> int:

@@ -89,7 +89,9 @@ def test_logits_and_greedy_tokens_are_those_of_torch(tmp_path, form, length):
         for expected, logits in zip(pair[0].seen, pair[1].seen, strict=True):
             assert np.abs(expected - logits).max() < 1e-4
         if kind == "dream_frame":
-            features = [np.asarray(e.decoder.features([s])) for e, s in zip((torch_side, onnx_side), states, strict=True)]
+            features = [
+                np.asarray(e.decoder.features([s])) for e, s in zip((torch_side, onnx_side), states, strict=True)
+            ]
             assert np.abs(features[0] - features[1]).max() < 1e-4
 
 
@@ -130,7 +132,9 @@ def test_dreams_of_a_batch_are_those_of_each_alone(model):
     ]
     together = list(engine.dream_batch(requests))
     for row, request in enumerate(requests):
-        for steps, (alone,) in zip(together, Engine(model, row_delay=2, backend="onnx").dream_batch([request]), strict=True):
+        for steps, (alone,) in zip(
+            together, Engine(model, row_delay=2, backend="onnx").dream_batch([request]), strict=True
+        ):
             assert (steps[row].codes_N == alone.codes_N).all() and (steps[row].action_A == alone.action_A).all()
             assert (steps[row].frame_HWC == alone.frame_HWC).all()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from playloom.errors import BadInputError
+from playloom.errors import MissingExtraError
 from playloom.json_io import write_json
 from playloom.models.checkpoint import WorldModel, load_model, model_folder
 from playloom.models.decode_order import card_row_delay, schedule
@@ -21,10 +22,8 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
 
     The graphs refer to the weights files by name, so another folder `out` gets copies of those.
     """
-    try:
-        import onnx  # noqa: F401
-    except ImportError as error:
-        raise BadInputError("export onnx needs the onnx package; pip install 'playloom[onnx]'") from error
+    if find_spec("onnx") is None:
+        raise MissingExtraError.of("onnx", "onnx")
     from playloom.models.onnx.tokenizer import decoder_graph, encoder_graph, heads_graph
     from playloom.models.onnx.transformer import TransformerGraph
 

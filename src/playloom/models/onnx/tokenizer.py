@@ -27,7 +27,9 @@ def encoder_graph(config: TokenizerConfig, weights: Path) -> Graph:
         x = _convolution(g, x, f"encoder.rungs.{rung}.{c.encoder_blocks[rung]}", stride=(stride, stride))
     x = g.op("Transpose", g.reshape(x, 0, c.widths[-1], -1), perm=[0, 2, 1])
     x = g.reshape(_layers(g, x, "encoder", c, c.encoder_layers), -1, c.widths[-1])
-    x = g.linear(g.op("Tanh", g.linear(g.layer_norm(x, "encoder.head.norm"), "encoder.head.inner")), "encoder.head.outer")
+    x = g.linear(
+        g.op("Tanh", g.linear(g.layer_norm(x, "encoder.head.norm"), "encoder.head.inner")), "encoder.head.outer"
+    )
     spread = g.op("Sqrt", g.op("Add", g.weight("quantizer.variance_C"), g.constant(1e-6)))
     # The length of a latent does not change which entry is nearest.
     x = g.op("Div", g.op("Sub", x, g.weight("quantizer.mean_C")), spread)
@@ -100,9 +102,7 @@ def _block(g: Graph, x: str, name: str) -> str:
     return g.op("Add", x, _convolution(g, g.op("Mul", inner, g.op("Sigmoid", inner)), f"{name}.outer", kernel=3))
 
 
-def _unfold(
-    g: Graph, x: str, grid: tuple[int, int], block: tuple[int, int], width: int, *, last: bool = False
-) -> str:
+def _unfold(g: Graph, x: str, grid: tuple[int, int], block: tuple[int, int], width: int, *, last: bool = False) -> str:
     """Make a block of finer cells of each cell; `last` puts channels last."""
     x = g.reshape(x, 0, *block, width, *grid)
     return g.op("Transpose", x, perm=[0, 4, 1, 5, 2, 3] if last else [0, 3, 4, 1, 5, 2])

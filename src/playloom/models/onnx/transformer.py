@@ -41,7 +41,9 @@ class TransformerGraph:
         for name in self.windows.values():
             g.input(f"start_{name}", "int64", "B")
             g.input(f"mask_{name}", "float32", "b", 1, "q", f"S{name}")
-        table = g.op("Concat", g.weight("token.weight"), g.constant(np.zeros((1, self.config.width), np.float32)), axis=0)
+        table = g.op(
+            "Concat", g.weight("token.weight"), g.constant(np.zeros((1, self.config.width), np.float32)), axis=0
+        )
         x = g.op("Add", g.op("Gather", table, ids), self._places(positions, steps))
         if self.config.action_condition:
             x = g.op("Add", x, self._condition(positions))
@@ -98,7 +100,9 @@ class TransformerGraph:
             return g.op("Add", x, g.linear(g.op("Gelu", hidden), f"{name}.mlp.2"))
         # Both layers that read the norm are one product, and so are both that end in the output.
         enter = [f"{name}.attention.query_key_value", f"{name}.mlp.0"]
-        weight, bias = (g.op("Concat", *(g.weight(f"{one}.{kind}") for one in enter), axis=0) for kind in ("weight", "bias"))
+        weight, bias = (
+            g.op("Concat", *(g.weight(f"{one}.{kind}") for one in enter), axis=0) for kind in ("weight", "bias")
+        )
         sizes = [g.entries[f"{one}.weight"]["shape"][0] for one in enter]
         projected, hidden = g.split(g.op("Gemm", normed, weight, bias, transB=1), sizes)
         leave = [f"{name}.attention.out", f"{name}.mlp.2"]
