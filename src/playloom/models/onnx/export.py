@@ -25,7 +25,7 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     if find_spec("onnx") is None:
         raise MissingExtraError.of("onnx", "onnx")
     from playloom.models.onnx.tokenizer import decoder_graph, encoder_graph, heads_graph
-    from playloom.models.onnx.transformer import TransformerGraph
+    from playloom.models.onnx.transformer import StepGraph, TransformerGraph
 
     world = load_model(model_folder(model))
     assert world.folder is not None
@@ -38,6 +38,7 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     graphs = {
         "encoder": encoder_graph(world.config.tokenizer, weights["tokenizer"]),
         "decoder": decoder_graph(world.config.tokenizer, weights["tokenizer"]),
+        "step": StepGraph(world.transformer, weights["transformer"]).graph,
         "transformer": TransformerGraph(world.transformer, weights["transformer"]).graph,
     }
     if world.config.heads is not None:
