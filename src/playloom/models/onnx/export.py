@@ -46,7 +46,7 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     for name, graph in graphs.items():
         graph.save(out / f"{name}.onnx")
     signatures = {name: {"file": f"{name}.onnx", **graph.signature()} for name, graph in graphs.items()}
-    write_json(out / DESCRIPTION, {"graphs": signatures, **description(world)})
+    write_json(out / DESCRIPTION, {"graphs": signatures, "weights": [path.name for path in weights.values()], **description(world)})
     return [*(out / f"{name}.onnx" for name in graphs), out / DESCRIPTION]
 
 
@@ -75,7 +75,6 @@ def description(world: WorldModel) -> dict[str, Any]:
         "format": _FORMAT,
         "name": config.name,
         "fingerprint": world.fingerprint,
-        "weights": {name: [f"{name}.safetensors"] for name in ("tokenizer", "transformer")},
         "frame": [config.tokenizer.frame_height, config.tokenizer.frame_width, 3],
         "vocabulary": {
             "codes": layout.vocab.codebook_size,
@@ -97,6 +96,7 @@ def description(world: WorldModel) -> dict[str, Any]:
             for window in windows
         ],
         "cache_of_layer": [numbers[config.transformer.window(layer)] for layer in range(config.transformer.layers)],
+        "heads": [config.transformer.heads, config.transformer.key_value_heads, config.transformer.head_width],
         "positions": config.transformer.positions,
         "context_steps": config.transformer.context_steps,
         "sampling": world.card.get("sampling", {}),

@@ -101,7 +101,7 @@ class Graph:
 
     def signature(self) -> dict[str, dict[str, Any]]:
         """Return dtype and shape of each input and output, for the description."""
-        names = {number: name for name, number in _KINDS.items()}
+        names = {int(number): name for name, number in _KINDS.items()}
         found: dict[str, dict[str, Any]] = {}
         for kind, values in (("inputs", self._inputs), ("outputs", self._outputs)):
             types = {value.name: value.type.tensor_type for value in values}
