@@ -46,7 +46,8 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     for name, graph in graphs.items():
         graph.save(out / f"{name}.onnx")
     signatures = {name: {"file": f"{name}.onnx", **graph.signature()} for name, graph in graphs.items()}
-    write_json(out / DESCRIPTION, {"graphs": signatures, "weights": [path.name for path in weights.values()], **description(world)})
+    files = {"graphs": signatures, "weights": [path.name for path in weights.values()]}
+    write_json(out / DESCRIPTION, {**files, **description(world)}, indent=None)
     return [*(out / f"{name}.onnx" for name in graphs), out / DESCRIPTION]
 
 

@@ -30,7 +30,8 @@ class StepGraph:
         x = g.op("Gather", g.weight("place.weight"), self._place(positions, steps))
         if self.config.action_condition:
             x = g.op("Add", x, self._condition(positions))
-        g.op("Add", x, g.op("Cast", g.op("Mul", g.reshape(steps, -1, 1, 1), g.constant(0)), to=TensorProto.FLOAT), out="places")
+        shape = [g.op("Shape", steps), g.op("Shape", positions), g.constant([self.config.width])]
+        g.op("Expand", x, g.op("Concat", *shape, axis=0), out="places")
         g.output("places", "float32", "B", "P", self.config.width)
         if self.config.positions == "rolling":
             self._turn(positions, steps)
@@ -74,7 +75,8 @@ class TransformerGraph:
         self.graph = g = Graph(weights)
         windows = dict.fromkeys(c.window(layer) for layer in range(c.layers))
         self.windows = {window: str(index) for index, window in enumerate(windows)}
-        ids, order, rows = g.input("ids", "int64", "B", "Q"), g.input("order", "int64", "Q"), g.input("rows", "int64", "R")
+        ids = g.input("ids", "int64", "B", "Q")
+        order, rows = g.input("order", "int64", "Q"), g.input("rows", "int64", "R")
         places = g.input("places", "float32", "B", "P", c.width)
         self.turn: list[str] = []
         if c.positions == "rolling":
