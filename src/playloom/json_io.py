@@ -29,7 +29,7 @@ def read_json(path: Path, error: type[PlayloomError], advice: str) -> dict[str, 
     return content
 
 
-def write_json(path: Path, value: object, *, indent: int = 1, sort_keys: bool = False) -> None:
+def write_json(path: Path, value: object, *, indent: int | None = 1, sort_keys: bool = False) -> None:
     """Write strict JSON atomically; see `plain`. StorageError when the place cannot be written to."""
     with atomic_write(path) as temporary:
         text = json.dumps(plain(value), indent=indent, sort_keys=sort_keys, allow_nan=False)

@@ -49,9 +49,11 @@ class _Step:
                 self._binding.bind_ortvalue_input(f"{kind}_{layer}", value)
                 self._binding.bind_ortvalue_output(f"new_{kind}_{layer}", value)
         steps = [state.past for state in batch.states]
-        self._bind("steps", np.array(steps, np.int64))
+        inputs = {"steps": np.array(steps), "positions": decoder.schedule.order_P}
         if config.action_condition:
-            self._bind("previous", np.ascontiguousarray(batch.previous_BA))
+            inputs["previous"] = batch.previous_BA
+        for name, table in zip(decoder.tables, decoder.step_session.run(decoder.tables, inputs), strict=True):
+            self._bind(name, table)
         self._past: list[NDArray[np.float32]] = []
         for window in decoder.windows:
             seen_B = np.array([window.past_count(step) for step in steps])[:, None]
@@ -67,7 +69,7 @@ class _Step:
         config, layout, batch = self._decoder.config, self._decoder.layout, self.batch
         row_R = chunk.row_R if logits else _NONE
         self._bind("ids", batch.tokens_BC.take(chunk.column_Q, axis=1))
-        self._bind("positions", chunk.position_Q)
+        self._bind("order", chunk.order_Q)
         self._bind("rows", row_R)
         for index, (window, past_B11S) in enumerate(zip(self._decoder.windows, self._past, strict=True)):
             start = window.capacity * layout.positions
@@ -81,7 +83,7 @@ class _Step:
                 self._bind(f"mask_{index}", mask)
         shapes = {"logits": (len(row_R), layout.vocab.size)}
         if self._decoder.with_features:
-            shapes["hidden"] = (len(chunk.position_Q), config.width)
+            shapes["hidden"] = (len(chunk.order_Q), config.width)
         found = [np.empty((len(batch.states), *shape), np.float32) for shape in shapes.values()]
         for name, array in zip(shapes, found, strict=True):
             self._binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
@@ -99,15 +101,17 @@ class OnnxDecoder(StepDecoder):
     def __init__(
         self,
         session: onnxruntime.InferenceSession,
+        step_session: onnxruntime.InferenceSession,
         config: TransformerConfig,
         layout: StepLayout,
         schedule: Schedule,
         *,
         with_features: bool = False,
     ) -> None:
-        """Make a decoder of the transformer's graph; `with_features`: keep the heads' input, see `features`."""
+        """Make a decoder of the transformer's graphs; `with_features`: keep the heads' input, see `features`."""
         super().__init__(config, layout, schedule, _ArrayMemory())
-        self.session, self.plan = session, DecodingPlan(layout, schedule)
+        self.session, self.step_session, self.plan = session, step_session, DecodingPlan(layout, schedule)
+        self.tables = [value.name for value in step_session.get_outputs()]
         self.windows = list(dict.fromkeys(config.window(layer) for layer in range(config.layers)))
         self._offsets_A = np.array(layout.vocab.action_offsets)
         self.with_features = with_features

@@ -30,7 +30,7 @@ class Chunk:
 
     first: int
     last: int  # one past the last position
-    position_Q: Any  # positions, in decoding order
+    order_Q: Any  # place of each position in decoding order
     column_Q: Any  # column of the token row that each position reads
     row_R: Any  # positions of the chunk that predict a slot
     slot_R: Any  # the slots they predict
@@ -58,7 +58,7 @@ class DecodingPlan:
         return Chunk(
             first=start,
             last=stop,
-            position_Q=self._array(positions_Q),
+            order_Q=self._array(np.arange(start, stop)),
             column_Q=self._array(self.layout.column_P[positions_Q]),
             row_R=self._array((target_Q >= 0).nonzero()[0]),
             slot_R=self._array(slot_R),

@@ -25,7 +25,7 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     if find_spec("onnx") is None:
         raise MissingExtraError.of("onnx", "onnx")
     from playloom.models.onnx.tokenizer import decoder_graph, encoder_graph, heads_graph
-    from playloom.models.onnx.transformer import TransformerGraph
+    from playloom.models.onnx.transformer import StepGraph, TransformerGraph
 
     world = load_model(model_folder(model))
     assert world.folder is not None
@@ -38,6 +38,7 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     graphs = {
         "encoder": encoder_graph(world.config.tokenizer, weights["tokenizer"]),
         "decoder": decoder_graph(world.config.tokenizer, weights["tokenizer"]),
+        "step": StepGraph(world.transformer, weights["transformer"]).graph,
         "transformer": TransformerGraph(world.transformer, weights["transformer"]).graph,
     }
     if world.config.heads is not None:
@@ -45,7 +46,8 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     for name, graph in graphs.items():
         graph.save(out / f"{name}.onnx")
     signatures = {name: {"file": f"{name}.onnx", **graph.signature()} for name, graph in graphs.items()}
-    write_json(out / DESCRIPTION, {"graphs": signatures, **description(world)})
+    files = {"graphs": signatures, "weights": [path.name for path in weights.values()]}
+    write_json(out / DESCRIPTION, {**files, **description(world)}, indent=None)
     return [*(out / f"{name}.onnx" for name in graphs), out / DESCRIPTION]
 
 
@@ -74,7 +76,6 @@ def description(world: WorldModel) -> dict[str, Any]:
         "format": _FORMAT,
         "name": config.name,
         "fingerprint": world.fingerprint,
-        "weights": {name: [f"{name}.safetensors"] for name in ("tokenizer", "transformer")},
         "frame": [config.tokenizer.frame_height, config.tokenizer.frame_width, 3],
         "vocabulary": {
             "codes": layout.vocab.codebook_size,
@@ -96,6 +97,7 @@ def description(world: WorldModel) -> dict[str, Any]:
             for window in windows
         ],
         "cache_of_layer": [numbers[config.transformer.window(layer)] for layer in range(config.transformer.layers)],
+        "heads": [config.transformer.heads, config.transformer.key_value_heads, config.transformer.head_width],
         "positions": config.transformer.positions,
         "context_steps": config.transformer.context_steps,
         "sampling": world.card.get("sampling", {}),

@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 24
 """Operator set of the graphs; onnxruntime 1.24 and later run it."""
+CONTRIB = "com.microsoft"
+"""Domain of onnxruntime's own operators."""
 _IR_VERSION = 11
 _DTYPES = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16}
 _KINDS = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
@@ -99,7 +101,7 @@ class Graph:
 
     def signature(self) -> dict[str, dict[str, Any]]:
         """Return dtype and shape of each input and output, for the description."""
-        names = {number: name for name, number in _KINDS.items()}
+        names = {int(number): name for name, number in _KINDS.items()}
         found: dict[str, dict[str, Any]] = {}
         for kind, values in (("inputs", self._inputs), ("outputs", self._outputs)):
             types = {value.name: value.type.tensor_type for value in values}
@@ -112,6 +114,6 @@ class Graph:
     def save(self, path: Path) -> None:
         """Write the graph beside its weights."""
         graph = helper.make_graph(self._nodes, path.stem, self._inputs, self._outputs, [*self._constants.values()])
-        opsets = [helper.make_opsetid("", OPSET)]
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="playloom")
         path.write_bytes(model.SerializeToString())

@@ -58,10 +58,10 @@ def decoder_graph(config: TokenizerConfig, weights: Path) -> Graph:
             x = _block(g, x, f"decoder.rungs.{index}.{1 + block}")
     kernel = 3 if c.strides else 1
     x = _convolution(g, _channel_norm(g, x, "decoder.norm.norm"), "decoder.to_pixels.spread", kernel=kernel)
-    x = _unfold(g, x, (rows, columns), c.stem_patch, 3, last=True)
     scaled = g.op("Round", g.op("Mul", g.op("Add", x, g.constant(1.0)), g.constant(127.5)))
-    bytes_ = g.op("Cast", g.op("Clip", scaled, g.constant(0.0), g.constant(255.0)), to=TensorProto.UINT8)
-    g.op("Reshape", bytes_, g.constant([-1, c.frame_height, c.frame_width, 3]), out="frames")
+    x = g.op("Cast", g.op("Clip", scaled, g.constant(0.0), g.constant(255.0)), to=TensorProto.UINT8)
+    x = _unfold(g, x, (rows, columns), c.stem_patch, 3, last=True)
+    g.op("Reshape", x, g.constant([-1, c.frame_height, c.frame_width, 3]), out="frames")
     g.output("frames", "uint8", "B", c.frame_height, c.frame_width, 3)
     return g
 

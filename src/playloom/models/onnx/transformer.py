@@ -1,7 +1,8 @@
 """Graph of the transformer over some positions of one step, with a cache that it updates.
 
-One graph serves decoding passes, given actions and prefill: they differ in the number of positions. B sessions, Q
-positions, R predicting ones, D width, M query heads, G key/value heads, E head width; S places of a layer's cache.
+One graph serves decoding passes, given actions and prefill: they differ in the number of positions. Another computes,
+once a step, what its positions have before any token is known. B sessions, Q positions of the P of a step, R predicting
+ones, D width, M query heads, G key/value heads, E head width; S places of a layer's cache.
 """
 
 from __future__ import annotations
@@ -11,105 +12,125 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto
 
-from playloom.models.onnx.graph import Graph
-from playloom.models.transformer.config import Window
+from playloom.models.onnx.graph import CONTRIB, Graph
+from playloom.models.transformer.config import TransformerConfig
 from playloom.models.transformer.layers import STEP_PERIOD
 from playloom.models.transformer.transformer import Transformer
 
 _TINY = 1e-12
 
 
-def window_names(transformer: Transformer) -> dict[Window, str]:
-    """Return the name of each kind of cache: the suffix of its inputs."""
-    windows = [transformer.config.window(layer) for layer in range(transformer.config.layers)]
-    return {window: f"{index}" for index, window in enumerate(dict.fromkeys(windows))}
-
-
-class TransformerGraph:
-    """Builds the graph of a transformer; `graph` is the result."""
+class StepGraph:
+    """Builds the graph of what a step's positions have before any token is known; `graph` is the result."""
 
     def __init__(self, transformer: Transformer, weights: Path) -> None:
-        self.net, self.config, self.layout = transformer, transformer.config, transformer.layout
+        self.net, self.config = transformer, transformer.config
         self.graph = g = Graph(weights)
-        self.windows = window_names(transformer)
-        ids = g.input("ids", "int64", "B", "Q")
-        positions = g.input("positions", "int64", "Q")
-        steps = g.input("steps", "int64", "B")
-        rows = g.input("rows", "int64", "R")
-        bq, all_heads = g.op("Shape", ids), self.config.heads + 2 * self.config.key_value_heads
-        self.by_head = g.op("Concat", bq, g.constant([all_heads, self.config.head_width]), axis=0)
-        for name in self.windows.values():
-            g.input(f"start_{name}", "int64", "B")
-            g.input(f"mask_{name}", "float32", "b", 1, "q", f"S{name}")
-        table = g.op(
-            "Concat", g.weight("token.weight"), g.constant(np.zeros((1, self.config.width), np.float32)), axis=0
-        )
-        x = g.op("Add", g.op("Gather", table, ids), self._places(positions, steps))
+        positions, steps = g.input("positions", "int64", "P"), g.input("steps", "int64", "B")
+        x = g.op("Gather", g.weight("place.weight"), self._place(positions, steps))
         if self.config.action_condition:
             x = g.op("Add", x, self._condition(positions))
-        self.turn = self._turn(positions, steps) if self.config.positions == "rolling" else None
-        x = g.reshape(x, -1, self.config.width)
-        for layer in range(self.config.layers):
-            x = self._block(x, layer)
-        shape = g.op("Concat", bq, g.constant([-1]), axis=0)
-        hidden = g.op("Reshape", g.layer_norm(x, "norm"), shape, out="hidden")
-        g.output("hidden", "float32", "B", "Q", self.config.width)
-        chosen = g.reshape(g.op("Gather", hidden, rows, axis=1), -1, self.config.width)
-        logits = g.op("Gemm", chosen, g.weight("token.weight"), transB=1)
-        shape = g.op("Concat", g.op("Shape", steps), g.op("Shape", rows), g.constant([self.layout.vocab.size]), axis=0)
-        g.op("Reshape", logits, shape, out="logits", allowzero=1)
-        g.output("logits", "float32", "B", "R", self.layout.vocab.size)
+        shape = [g.op("Shape", steps), g.op("Shape", positions), g.constant([self.config.width])]
+        g.op("Expand", x, g.op("Concat", *shape, axis=0), out="places")
+        g.output("places", "float32", "B", "P", self.config.width)
+        if self.config.positions == "rolling":
+            self._turn(positions, steps)
 
-    def _places(self, positions: str, steps: str) -> str:
+    def _place(self, positions: str, steps: str) -> str:
         g = self.graph
         if self.config.positions == "rolling":
-            return g.op("Gather", g.weight("place.weight"), positions)
-        first = g.op("Mul", g.reshape(steps, -1, 1), g.constant(self.layout.positions))
-        return g.op("Gather", g.weight("place.weight"), g.op("Add", first, positions))
+            return positions
+        first = g.op("Mul", g.reshape(steps, -1, 1), g.constant(self.net.layout.positions))
+        return g.op("Add", first, positions)
 
     def _condition(self, positions: str) -> str:
         """Sum of the embeddings of the previous action's values, at image positions."""
-        g, vocab = self.graph, self.layout.vocab
-        previous = g.input("previous", "int64", "B", self.layout.action_slots)
-        none = g.constant(np.zeros((1, self.config.width), np.float32))
-        table = g.op("Concat", g.weight("action_condition.weight"), none, axis=0)
+        g, layout = self.graph, self.net.layout
+        previous = g.input("previous", "int64", "B", layout.action_slots)
+        table = g.op("Concat", g.weight("action_condition.weight"), _no_token(g, self.config), axis=0)
         known = g.op("Greater", previous, g.constant(-1))
-        ids = g.op("Where", known, g.op("Sub", previous, g.constant(vocab.codebook_size)), g.constant(-1))
+        ids = g.op("Where", known, g.op("Sub", previous, g.constant(layout.vocab.codebook_size)), g.constant(-1))
         sums = g.op("ReduceSum", g.op("Gather", table, ids), g.constant([1]), keepdims=1)
         images = self.net.image_position_P.cpu().numpy().astype(np.float32)[:, None]
         return g.op("Mul", sums, g.op("Gather", g.constant(images), positions))
 
-    def _turn(self, positions: str, steps: str) -> tuple[str, str]:
-        """Cosine and sine [B, Q, E / 2] of the rotary angles, from float64."""
+    def _turn(self, positions: str, steps: str) -> None:
+        """Cosine and sine of the rotary angles, from float64."""
         g, rotary = self.graph, self.net.rotary
         assert rotary is not None
         speed_F, place_PF = rotary.step_freq_F.cpu().numpy(), rotary.place_angle_PF.cpu().numpy()
         speed_F, place_PF = np.pad(speed_F, (0, place_PF.shape[1])), np.pad(place_PF, ((0, 0), (len(speed_F), 0)))
         step = g.op("Cast", g.op("Mod", g.reshape(steps, -1, 1, 1), g.constant(STEP_PERIOD)), to=TensorProto.DOUBLE)
         angle = g.op("Add", g.op("Mul", step, g.constant(speed_F)), g.op("Gather", g.constant(place_PF), positions))
-        cosine, sine = (g.op("Cast", g.op(kind, angle), to=TensorProto.FLOAT) for kind in ("Cos", "Sin"))
-        return cosine, sine
+        for kind, name in (("Cos", "cosine"), ("Sin", "sine")):
+            g.op("Cast", g.op(kind, angle), to=TensorProto.FLOAT, out=name)
+            g.output(name, "float32", "B", "P", self.config.head_width // 2)
 
-    def _block(self, x: str, layer: int) -> str:
+
+class TransformerGraph:
+    """Builds the graph of a transformer; `graph` is the result."""
+
+    def __init__(self, transformer: Transformer, weights: Path) -> None:
+        self.config, layout, c = transformer.config, transformer.layout, transformer.config
+        self.graph = g = Graph(weights)
+        windows = dict.fromkeys(c.window(layer) for layer in range(c.layers))
+        self.windows = {window: str(index) for index, window in enumerate(windows)}
+        ids = g.input("ids", "int64", "B", "Q")
+        order, rows = g.input("order", "int64", "Q"), g.input("rows", "int64", "R")
+        places = g.input("places", "float32", "B", "P", c.width)
+        self.turn: list[str] = []
+        if c.positions == "rolling":
+            tables = [g.input(name, "float32", "B", "P", c.head_width // 2) for name in ("cosine", "sine")]
+            self.turn = [g.op("Gather", table, order, axis=1) for table in tables]
+        shape = g.op("Shape", ids)
+        self.by_head = g.op("Concat", shape, g.constant([c.heads + 2 * c.key_value_heads, c.head_width]), axis=0)
+        for name in self.windows.values():
+            g.input(f"start_{name}", "int64", "B")
+            g.input(f"mask_{name}", "float32", "b", 1, "q", f"S{name}")
+        table = g.op("Concat", g.weight("token.weight"), _no_token(g, c), axis=0)
+        x = g.op("Add", g.op("Gather", table, ids), g.op("Gather", places, order, axis=1))
+        self.x, self.added = g.reshape(x, -1, c.width), ("", "")
+        for layer in range(c.layers):
+            self._block(layer)
+        shape = g.op("Concat", shape, g.constant([-1]), axis=0)
+        hidden = g.op("Reshape", self._norm("norm"), shape, out="hidden")
+        g.output("hidden", "float32", "B", "Q", c.width)
+        chosen = g.reshape(g.op("Gather", hidden, rows, axis=1), -1, c.width)
+        logits = g.op("Gemm", chosen, g.weight("token.weight"), transB=1)
+        shape = g.op("Concat", g.op("Shape", ids, end=1), g.op("Shape", rows), g.constant([layout.vocab.size]), axis=0)
+        g.op("Reshape", logits, shape, out="logits", allowzero=1)
+        g.output("logits", "float32", "B", "R", layout.vocab.size)
+
+    def _norm(self, name: str) -> str:
+        """Add the last branch and its bias to the residual stream; return its norm."""
+        g, (value, bias) = self.graph, self.added
+        if not value:
+            return g.layer_norm(self.x, name)
+        out = [f"{name}_normed", "", "", f"{name}_sum"]
+        inputs = value, self.x, g.weight(f"{name}.weight"), g.weight(f"{name}.bias"), bias
+        normed, *_, self.x = g.ops("SkipLayerNormalization", *inputs, out=out, domain=CONTRIB, epsilon=1e-5)
+        return normed
+
+    def _block(self, layer: int) -> None:
         g, name = self.graph, f"blocks.{layer}"
-        normed = g.layer_norm(x, f"{name}.attention_norm")
+        normed, out, mlp = self._norm(f"{name}.attention_norm"), f"{name}.attention.out", f"{name}.mlp"
+        first, last = f"{name}.attention.query_key_value", f"{mlp}.2"
         if not self.config.parallel:
-            attended = self._attention(g.linear(normed, f"{name}.attention.query_key_value"), layer)
-            x = g.op("Add", x, g.linear(attended, f"{name}.attention.out"))
-            hidden = g.linear(g.layer_norm(x, f"{name}.mlp_norm"), f"{name}.mlp.0")
-            return g.op("Add", x, g.linear(g.op("Gelu", hidden), f"{name}.mlp.2"))
-        # Both layers that read the norm are one product, and so are both that end in the output.
-        enter = [f"{name}.attention.query_key_value", f"{name}.mlp.0"]
+            attended = self._attention(g.linear(normed, first), layer)
+            self.added = g.op("Gemm", attended, g.weight(f"{out}.weight"), transB=1), g.weight(f"{out}.bias")
+            hidden = g.op("Gelu", g.linear(self._norm(f"{name}.mlp_norm"), f"{mlp}.0"))
+            self.added = g.op("Gemm", hidden, g.weight(f"{last}.weight"), transB=1), g.weight(f"{last}.bias")
+            return
+        # The layers that read the norm are one product. Those that end in the output add up in place.
+        enter = [first, f"{mlp}.0"]
         weight, bias = (
             g.op("Concat", *(g.weight(f"{one}.{kind}") for one in enter), axis=0) for kind in ("weight", "bias")
         )
         sizes = [g.entries[f"{one}.weight"]["shape"][0] for one in enter]
         projected, hidden = g.split(g.op("Gemm", normed, weight, bias, transB=1), sizes)
-        leave = [f"{name}.attention.out", f"{name}.mlp.2"]
-        weight = g.op("Concat", *(g.weight(f"{one}.weight") for one in leave), axis=1)
-        bias = g.op("Add", *(g.weight(f"{one}.bias") for one in leave))
-        both = g.op("Concat", self._attention(projected, layer), g.op("Gelu", hidden), axis=-1)
-        return g.op("Add", x, g.op("Gemm", both, weight, bias, transB=1))
+        attended = g.op("Gemm", self._attention(projected, layer), g.weight(f"{out}.weight"), transB=1)
+        both = g.op("Gemm", g.op("Gelu", hidden), g.weight(f"{last}.weight"), attended, transB=1)
+        self.added = both, g.op("Add", g.weight(f"{out}.bias"), g.weight(f"{last}.bias"))
 
     def _attention(self, projected: str, layer: int) -> str:
         """Rotate, write to the cache, attend to it; [B Q, ...] to [B Q, D]."""
@@ -118,7 +139,7 @@ class TransformerGraph:
         heads = g.op("Reshape", projected, self.by_head)
         turned, values = g.split(g.op("Transpose", heads, perm=[0, 2, 1, 3]), [c.heads + groups, groups], axis=1)
         turned = self._scaled(turned, layer)
-        if self.turn is not None:
+        if self.turn:
             turned = g.op("RotaryEmbedding", turned, *self.turn)
         queries, keys = g.split(turned, [c.heads, groups], axis=1)
         keys, values = self._cached("keys", layer, window, keys), self._cached("values", layer, window, values)
@@ -148,3 +169,8 @@ class TransformerGraph:
         present = g.op("TensorScatter", past, new, f"start_{window}", axis=2, out=f"new_{kind}_{layer}")
         g.output(present, "float32", *shape)
         return present
+
+
+def _no_token(g: Graph, config: TransformerConfig) -> str:
+    """Last row of a table of embeddings, which index -1 takes."""
+    return g.constant(np.zeros((1, config.width), np.float32))
