@@ -27,7 +27,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from playloom.data.dataset import INDEX, TokenDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.data.sampler import alive_spans
-from playloom.envs import Transition, WorldModelVectorEnv, make_action_mapper
+from playloom.envs import WorldModelVectorEnv, make_action_mapper
 from playloom.envs.stable_baselines3 import StableBaselines3VecEnv
 from playloom.evaluation.online.metrics import Game
 from playloom.evaluation.online.rollout import Policy, play_episode
@@ -44,7 +44,7 @@ from playloom.training.data_source import PrepareOptions, tokens_from
 from playloom.training.heads import HeadsJob, HeadsTrainingConfig, run_heads
 
 MODEL, ARENA = "arena-live", "plaza"
-ACTIONS = ["forward", "turn_left", "turn_right", "back", "rest"]
+ACTIONS = ["forward", "turn_left", "turn_right"]
 FULL_SPEED = 33.0
 """Map units of a step at full speed."""
 PREPARE = PrepareOptions(render=render_episode)
@@ -85,7 +85,7 @@ def add_head(data: Path, out: Path, updates: int) -> None:
 
 
 def prompts(store: TokenDataset, engine: Engine, number: int) -> list[Prompt]:
-    """Return windows of the recordings, spread evenly; their frames are decoded from the codes."""
+    """Return windows of the recordings, spread evenly. The model reads codes; the last frame stands for all frames."""
     steps = engine.model.config.transformer.context_steps
     spans = alive_spans(store.spans, store.column("dead"))
     starts = np.array([first for span in spans for first in range(span.start, span.rows.stop - steps + 1)])
@@ -93,19 +93,13 @@ def prompts(store: TokenDataset, engine: Engine, number: int) -> list[Prompt]:
     codes = [store.tokens_FN[first : first + steps].astype(np.int64) for first in chosen]
     actions = [np.array(store.actions_FA[first : first + steps - 1]) for first in chosen]
     return [
-        Prompt(frames_THWC=engine.frames(codes_TN), actions_TA=actions_TA, codes_TN=codes_TN)
+        Prompt(frames_THWC=engine.frames(codes_TN[-1:]).repeat(steps, 0), actions_TA=actions_TA, codes_TN=codes_TN)
         for codes_TN, actions_TA in zip(codes, actions, strict=True)
     ]
 
 
-def speed(transition: Transition) -> float:
-    """Return the predicted distance of a dreamed step; 1 is full speed."""
-    assert transition.prediction is not None and transition.prediction.reward is not None
-    return transition.prediction.reward / FULL_SPEED
-
-
 class Embedded(VecEnvWrapper):  # type: ignore[misc]
-    """Observations are the codebook vectors of the codes, float32 [N x C], in place of the codes [N]."""
+    """Observations are the codebook vectors of the codes, float32 [N x C]; a reward of 1 is full speed."""
 
     def __init__(self, envs: VecEnv, codebook_KC: NDArray[np.float32]) -> None:
         size = envs.observation_space.shape[0] * codebook_KC.shape[1]
@@ -125,32 +119,27 @@ class Embedded(VecEnvWrapper):  # type: ignore[misc]
         codes_BN, rewards, dones, infos = self.venv.step_wait()
         for index in np.flatnonzero(dones):
             infos[index]["terminal_observation"] = self.embed(infos[index]["terminal_observation"][None])[0]
-        return self.embed(codes_BN), rewards, dones, infos
+        return self.embed(codes_BN), rewards / FULL_SPEED, dones, infos
 
 
 def dreams(engine: Engine, starts: list[Prompt], seed: int) -> Embedded:
     """Return eight dreams of 24 steps as one vector environment."""
-    envs = WorldModelVectorEnv(
-        8,
-        engine,
-        starts,
-        actions=ACTIONS,
-        reward_fn=speed,
-        max_steps=24,
-        observation="codes",
-        render_mode=None,
-        autoreset_mode="SameStep",
-    )
-    vector = StableBaselines3VecEnv(envs)
+    settings: dict[str, Any] = {"actions": ACTIONS, "max_steps": 24, "observation": "codes", "render_mode": None}
+    vector = StableBaselines3VecEnv(WorldModelVectorEnv(8, engine, starts, autoreset_mode="SameStep", **settings))
     vector.seed(seed)
     return Embedded(vector, engine.model.tokenizer.quantizer.codebook_KC.detach().numpy())
 
 
 def learn(envs: Embedded, steps: int, seed: int) -> DQN:
     """Train a policy with DQN: three-step returns, two updates for each dreamed step."""
-    settings = {"learning_rate": 5e-4, "buffer_size": steps, "learning_starts": 200, "batch_size": 128, "gamma": 0.9}
-    settings |= {"train_freq": 1, "gradient_steps": 16, "target_update_interval": 64, "n_steps": 3}
-    settings |= {"exploration_fraction": 0.6, "exploration_final_eps": 0.1, "policy_kwargs": {"net_arch": [64]}}
+    settings = {"learning_rate": 5e-4, "buffer_size": steps, "learning_starts": min(128, steps // 4)}
+    settings |= {"batch_size": 128, "gamma": 0.9}
+    settings |= {"train_freq": 1, "gradient_steps": 16, "target_update_interval": 32, "n_steps": 3}
+    settings |= {
+        "exploration_fraction": min(1, 600 / steps),
+        "exploration_final_eps": 0.1,
+        "policy_kwargs": {"net_arch": [64]},
+    }
     return DQN("MlpPolicy", envs, seed=seed, device="cpu", **settings).learn(steps)
 
 
@@ -175,7 +164,7 @@ def main() -> None:
     parser.add_argument("--recorded", type=int, default=6, help="recorded games; the last one is for validation")
     parser.add_argument("--recorded-steps", type=int, default=600, help="steps of a recorded game, 0.1 s each")
     parser.add_argument("--updates", type=int, default=300, help="updates of the reward head")
-    parser.add_argument("--steps", type=int, default=3200, help="dreamed steps to learn from")
+    parser.add_argument("--steps", type=int, default=1200, help="dreamed steps to learn from")
     parser.add_argument("--games", type=int, default=20, help="real games of each player")
     parser.add_argument("--seconds", type=float, default=20, help="length of a real game")
     parser.add_argument("--seed", type=int, default=0, help="seed of the learner")
@@ -188,7 +177,7 @@ def main() -> None:
     if not (headed / "model").exists():
         add_head(data, headed, options.updates)
     engine = open_engine(str(headed / "model"))
-    envs = dreams(engine, prompts(TokenDataset.open(data), engine, 48), options.seed)
+    envs = dreams(engine, prompts(TokenDataset.open(data), engine, 24), options.seed)
     if not policy.exists():
         learn(envs, options.steps, options.seed).save(policy)
     agent = DQN.load(policy)
@@ -200,15 +189,10 @@ def main() -> None:
     players: dict[str, Choose] = {
         "learned in dreams": learned,
         "forward": lambda frame_HWC, rng: 0,
-        "random of the five": lambda frame_HWC, rng: int(rng.integers(len(ACTIONS))),
+        "random of the three": lambda frame_HWC, rng: int(rng.integers(len(ACTIONS))),
     }
-    job = ActJob(
-        players=("random", "novice", "model"),
-        seconds=options.seconds,
-        games=options.games,
-        videos=0,
-        out=options.out / "games",
-    )
+    folder, scale = options.out / "games", {"seconds": options.seconds, "games": options.games}
+    job = ActJob(players=("random", "novice", "model"), videos=0, out=folder, **scale)
     report = run_act(job)
     for player, choose in players.items():
         report.games.extend(play(player, choose, job))

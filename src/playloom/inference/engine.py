@@ -61,12 +61,15 @@ class Engine:
         return self.decoder.bytes_each
 
     @torch.inference_mode()
-    def step(self, inputs: Sequence[StepInput], *, entropy: bool = False) -> list[StepResult]:
-        """Advance sessions by one step, as one batch, in order, each as it would be alone; `entropy`: measure it."""
+    def step(self, inputs: Sequence[StepInput], *, entropy: bool = False, decode: bool = True) -> list[StepResult]:
+        """Advance sessions by one step, as one batch, in order, each as it would be alone.
+
+        `entropy`: measure it. `decode` False: generated frames are codes only, which is faster.
+        """
         with self._running(_call_kind(inputs)):
             self._prepare(inputs)
             actions = self._actions(inputs)
-            frames = self._frames(inputs, entropy)
+            frames = self._frames(inputs, entropy, decode)
             return [_finish_step(*parts) for parts in zip(inputs, actions, frames, strict=True)]
 
     @torch.inference_mode()
@@ -230,7 +233,7 @@ class Engine:
         draws = _draws(batch, samplings, self.layout.action_slots, max(self.layout.vocab.slot_sizes))
         return self.decoder.dream_action(_states(batch), draws)
 
-    def _frames(self, inputs: Sequence[StepInput], entropy: bool) -> list[Frame]:
+    def _frames(self, inputs: Sequence[StepInput], entropy: bool, decode: bool) -> list[Frame]:
         frames: dict[Session, Frame] = {}
         for batch in self._batches(inputs, _frame_kind):
             given = [item.frame for item in batch if isinstance(item.frame, np.ndarray)]
@@ -241,17 +244,17 @@ class Engine:
                 self.decoder.give_frame(_states(batch), codes_BN)
                 found = [(frame, codes_N, None, None) for frame, codes_N in zip(given, codes_BN.numpy(), strict=True)]
             else:
-                found = self._generated_frames(batch, entropy)
+                found = self._generated_frames(batch, entropy, decode)
             frames |= zip((item.session for item in batch), found, strict=True)
         return [frames[item.session] for item in inputs]
 
-    def _generated_frames(self, batch: Sequence[StepInput], entropy: bool) -> list[Frame]:
+    def _generated_frames(self, batch: Sequence[StepInput], entropy: bool, decode: bool) -> list[Frame]:
         samplings = [item.session.sampling for item in batch]
         draws = _draws(batch, samplings, self.layout.image_slots, self.layout.vocab.codebook_size)
         draws.entropy_BS = draws.noise_BSC.new_zeros(draws.noise_BSC.shape[:2]) if entropy else None
         codes_BN = self.decoder.dream_frame(_states(batch), draws)
-        frames_BHWC = self.model.tokenizer.decode(codes_BN, checked=False).cpu().numpy()
         none_B, heads = [None] * len(batch), self.model.heads
+        frames_BHWC = self.model.tokenizer.decode(codes_BN, checked=False).cpu().numpy() if decode else none_B
         predictions = none_B if heads is None else heads.predict(self.decoder.features(_states(batch)))
         nats_B = none_B if draws.entropy_BS is None else draws.entropy_BS.mean(dim=1).tolist()
         return list(zip(frames_BHWC, codes_BN.cpu().numpy(), nats_B, predictions, strict=True))
