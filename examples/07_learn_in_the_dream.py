@@ -132,15 +132,10 @@ def dreams(engine: Engine, starts: list[Prompt], seed: int) -> Embedded:
 
 def learn(envs: Embedded, steps: int, seed: int) -> DQN:
     """Train a policy with DQN: three-step returns, two updates for each dreamed step."""
-    settings = {"learning_rate": 5e-4, "buffer_size": steps, "learning_starts": min(128, steps // 4)}
-    settings |= {"batch_size": 128, "gamma": 0.9}
-    settings |= {"train_freq": 1, "gradient_steps": 16, "target_update_interval": 32, "n_steps": 3}
-    settings |= {
-        "exploration_fraction": min(1, 600 / steps),
-        "exploration_final_eps": 0.1,
-        "policy_kwargs": {"net_arch": [64]},
-    }
-    return DQN("MlpPolicy", envs, seed=seed, device="cpu", **settings).learn(steps)
+    settings = {"learning_rate": 5e-4, "gamma": 0.9, "n_steps": 3, "batch_size": 128, "buffer_size": steps}
+    settings |= {"learning_starts": min(128, steps // 4), "target_update_interval": 32, "gradient_steps": 16}
+    settings |= {"exploration_fraction": min(1, 600 / steps), "exploration_final_eps": 0.1, "train_freq": 1}
+    return DQN("MlpPolicy", envs, policy_kwargs={"net_arch": [64]}, seed=seed, device="cpu", **settings).learn(steps)
 
 
 def play(player: str, choose: Choose, job: ActJob) -> list[Game]:
