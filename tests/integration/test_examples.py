@@ -27,8 +27,9 @@ def run(tmp_path, monkeypatch, capsys):
 
 def test_they_are_short():
     names = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert [name[:2] for name in names] == ["01", "02", "03", "04", "05"]
-    assert all(len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 40 for name in names)
+    assert [name[:2] for name in names] == ["01", "02", "03", "04", "05", "06"]
+    lines = [len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) for name in names]
+    assert max(lines[:5]) <= 40 and max(lines) <= 200
 
 
 @pytest.mark.slow
@@ -44,6 +45,20 @@ def test_they_are_short():
 def test_they_run(name, arguments, written, tmp_path, run):
     said = run(name, *arguments)
     assert said.strip() and all((tmp_path / file).stat().st_size > 0 for file in written)
+
+
+@pytest.mark.slow
+def test_a_policy_goes_from_the_dream_into_the_game(tmp_path, run):
+    pytest.importorskip("stable_baselines3")
+    pytest.importorskip("vizdoom")
+    tiny = {"recorded": 2, "recorded-steps": 40, "updates": 5, "steps": 64, "games": 1, "seconds": 1, "out": "walker"}
+    words = [f"--{name}={value}" for name, value in tiny.items()]
+    lines = run("06_learn_in_the_dream.py", *words).splitlines()
+    players = ["random", "novice", "model", "learned in dreams", "forward", "random of the three"]
+    assert [line[:20].strip() for line in lines[-6:]] == players
+    found = json.loads((tmp_path / "walker" / "report.json").read_text(encoding="utf-8"))["players"]
+    assert list(found) == players and all(found[name]["games"] == 1 for name in players)
+    assert found["forward"]["changes"]["mean"] == 0 < found["forward"]["way"]["mean"]
 
 
 def test_the_client_asks_a_server(tmp_path, run):

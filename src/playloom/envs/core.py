@@ -90,9 +90,20 @@ class DreamEpisode:
     @property
     def frame_HWC(self) -> NDArray[np.uint8]:
         """Current frame, uint8 [H, W, 3], without watermark, read-only; raises before the first episode."""
+        codes_N = self.codes_N
         if self._frame_HWC is None:
-            raise BadInputError("the environment has no episode yet: call reset() before step()")
+            assert self.session is not None
+            self._set_frame(self.session.engine.frames(codes_N[None])[0], generated=True)
+        assert self._frame_HWC is not None
         return self._frame_HWC
+
+    @property
+    def codes_N(self) -> NDArray[np.int64]:
+        """Copy of the current frame's codes, int64 [N]; raises before the first episode."""
+        if self.session is None:
+            raise BadInputError("the environment has no episode yet: call reset() before step()")
+        codes_N: NDArray[np.int64] = self._info["codes"].copy()
+        return codes_N
 
     def running(self) -> Session:
         """Return the session of an unfinished episode."""
@@ -119,20 +130,22 @@ class DreamEpisode:
         self.just_reset = False
         return self.info
 
-    def record(self, step: StepResult) -> Transition:
-        """Take over a step of the session."""
-        assert step.frame_HWC is not None and step.entropy is not None, "generated steps have both"
-        before_HWC, action_A = self.frame_HWC, step.action_A.copy()
+    def record(self, step: StepResult) -> Transition | None:
+        """Take over a step of the session; None if its frame was not decoded."""
+        assert step.entropy is not None and step.codes_N is not None, "generated steps have both"
+        before_HWC, action_A = None if step.frame_HWC is None else self.frame_HWC, step.action_A.copy()
         action_A.flags.writeable = False
         self._set_frame(step.frame_HWC, generated=True)
         self._info |= {"codes": step.codes_N, "actions": action_A, "entropy": step.entropy}
         if step.prediction is not None:
             self._info |= _predicted_info(step.prediction)
         number, self.steps = self.steps, self.steps + 1
+        if before_HWC is None or self._frame_HWC is None:
+            return None
         return Transition(
             before_HWC=before_HWC,
             action_A=action_A,
-            after_HWC=self.frame_HWC,
+            after_HWC=self._frame_HWC,
             step=number,
             entropy=step.entropy,
             prediction=step.prediction,
@@ -146,9 +159,9 @@ class DreamEpisode:
 
     def picture(self) -> NDArray[np.uint8] | None:
         """Return a copy of the frame, watermarked if it was generated; None before the first episode."""
-        if self._frame_HWC is None:
+        if self.session is None:
             return None
-        return stamp(self._frame_HWC) if self._generated else self._frame_HWC.copy()
+        return stamp(self.frame_HWC) if self._generated else self.frame_HWC.copy()
 
     def close(self) -> None:
         """Free the session's memory."""
@@ -156,10 +169,12 @@ class DreamEpisode:
             self.session.close()
         self.session, self._frame_HWC = None, None
 
-    def _set_frame(self, frame_HWC: NDArray[np.uint8], generated: bool) -> None:
-        self._frame_HWC = frame_HWC.copy()
-        self._frame_HWC.flags.writeable = False
+    def _set_frame(self, frame_HWC: NDArray[np.uint8] | None, generated: bool) -> None:
         self._generated = generated
+        self._frame_HWC = frame_HWC
+        if frame_HWC is not None:
+            self._frame_HWC = frame_HWC.copy()
+            self._frame_HWC.flags.writeable = False
 
 
 class BaseWorldModelEnv:
@@ -199,7 +214,8 @@ class BaseWorldModelEnv:
             sampling: how tokens are drawn; None: as the model's card recommends.
             device: device of a model that is loaded here.
             decode_order: `raster`, or the row delay of the decoding order; None: the model card's, else raster.
-            observation: `frame`, or `codes`: MultiDiscrete [N], the frame's codes in raster order.
+            observation: `frame`, or `codes`: MultiDiscrete [N], the frame's codes in raster order. Then frames are only
+                decoded for `reward_fn`, `terminated_fn` and `render`.
             split: the prompts are those of this split of the dataset; None: of all splits.
             render_mode: `rgb_array`, or None.
         """
@@ -234,24 +250,24 @@ class BaseWorldModelEnv:
         episode.begin(self._initial_states, rng, prompt)
 
     def _observe(self, episode: DreamEpisode) -> NDArray[Any]:
-        frame_HWC = episode.frame_HWC  # raises before the first episode
-        return episode.info["codes"] if self.observation == "codes" else frame_HWC.copy()
+        return episode.codes_N if self.observation == "codes" else episode.frame_HWC.copy()
 
     def _advance(self, episodes: Sequence[DreamEpisode], values_NA: NDArray[np.uint8]) -> list[StepOutcome]:
         """Step the episodes as one batch; if a function of the user raises, all of them have made the step."""
         inputs = [StepInput(episode.running(), values_A) for episode, values_A in zip(episodes, values_NA, strict=True)]
-        steps = self.engine.step(inputs, entropy=True)
+        called = self.reward_fn is not None or self.terminated_fn is not None
+        steps = self.engine.step(inputs, entropy=True, decode=called or self.observation == "frame")
         transitions = [episode.record(step) for episode, step in zip(episodes, steps, strict=True)]
         for episode in episodes:
             episode.done = self.max_steps is not None and episode.steps >= self.max_steps
         outcomes = []
-        for episode, transition in zip(episodes, transitions, strict=True):
-            predicted = transition.prediction
-            if self.reward_fn is not None:
+        for episode, step, transition in zip(episodes, steps, transitions, strict=True):
+            predicted = step.prediction
+            if self.reward_fn is not None and transition is not None:
                 reward = float(self.reward_fn(transition))
             else:
                 reward = 0.0 if predicted is None or predicted.reward is None else predicted.reward
-            if self.terminated_fn is not None:
+            if self.terminated_fn is not None and transition is not None:
                 terminated = bool(self.terminated_fn(transition))
             else:
                 terminated = episode.predicted_end(predicted)

@@ -24,9 +24,8 @@ _NAMES = ("torch", "onnx", "auto")
 
 
 class GeneratedFrames(NamedTuple):
-    """Frames of a batch of dreams."""
+    """Generated frames of a batch of dreams, as codes."""
 
-    frames_BHWC: NDArray[np.uint8]
     codes_BN: NDArray[np.int64]
     nats_B: Sequence[float | None]
     """Mean entropy of the distributions that the codes were drawn from, at temperature 1; None: not measured."""

@@ -61,12 +61,15 @@ class Engine:
         """Memory of one session's cache."""
         return int(self.decoder.bytes_each)
 
-    def step(self, inputs: Sequence[StepInput], *, entropy: bool = False) -> list[StepResult]:
-        """Advance sessions by one step, as one batch, in order, each as it would be alone; `entropy`: measure it."""
+    def step(self, inputs: Sequence[StepInput], *, entropy: bool = False, decode: bool = True) -> list[StepResult]:
+        """Advance sessions by one step, as one batch, in order, each as it would be alone.
+
+        `entropy`: measure it. `decode` False: generated frames are codes only, which is faster.
+        """
         with self._running(_call_kind(inputs)):
             self._prepare(inputs)
             actions = self._actions(inputs)
-            frames = self._frames(inputs, entropy)
+            frames = self._frames(inputs, entropy, decode)
             return [_finish_step(*parts) for parts in zip(inputs, actions, frames, strict=True)]
 
     def sample_action(self, sessions: Sequence[Session]) -> list[NDArray[np.uint8]]:
@@ -214,7 +217,7 @@ class Engine:
                 item.session.pending_action = PendingAction(values_A, given)
         return [item.session.pending_action for item in inputs if item.session.pending_action is not None]
 
-    def _frames(self, inputs: Sequence[StepInput], entropy: bool) -> list[Frame]:
+    def _frames(self, inputs: Sequence[StepInput], entropy: bool, decode: bool) -> list[Frame]:
         frames: dict[Session, Frame] = {}
         for batch in self._batches(inputs, _frame_kind):
             given = [item.frame for item in batch if isinstance(item.frame, np.ndarray)]
@@ -225,14 +228,17 @@ class Engine:
                 self.backend.give_frame(_states(batch), codes_BN)
                 found = [(frame, codes_N, None, None) for frame, codes_N in zip(given, codes_BN, strict=True)]
             else:
-                found = self._generated_frames(batch, entropy)
+                found = self._generated_frames(batch, entropy, decode)
             frames |= zip((item.session for item in batch), found, strict=True)
         return [frames[item.session] for item in inputs]
 
-    def _generated_frames(self, batch: Sequence[StepInput], entropy: bool) -> list[Frame]:
+    def _generated_frames(self, batch: Sequence[StepInput], entropy: bool, decode: bool) -> list[Frame]:
         samplings = [item.session.sampling for item in batch]
-        found = self.backend.dream_frame(_states(batch), samplings, _sources(batch), entropy=entropy)
-        return list(zip(*found, strict=True))
+        codes_BN, nats_B, predictions_B = self.backend.dream_frame(
+            _states(batch), samplings, _sources(batch), entropy=entropy
+        )
+        frames_BHWC = self.backend.decode(codes_BN) if decode else [None] * len(batch)
+        return list(zip(frames_BHWC, codes_BN, nats_B, predictions_B, strict=True))
 
     def _encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
         self.model.tokenizer.check_size(frames_THWC)

@@ -100,7 +100,7 @@ class OnnxBackend:
             outputs_BO = self._run("heads", features=self.decoder.features(states))
             found = predictions(heads, outputs_BO.astype(np.float64))
         nats_B = [None] * len(states) if draws.entropy_BS is None else draws.entropy_BS.mean(axis=1).tolist()
-        return GeneratedFrames(self.decode(codes_BN), codes_BN, nats_B, found)
+        return GeneratedFrames(codes_BN, nats_B, found)
 
     def dream_action(
         self, states: Sequence[CacheSlot], samplings: Sequence[Sampling], sources: Sequence[np.random.Generator]

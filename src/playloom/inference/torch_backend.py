@@ -83,11 +83,10 @@ class TorchBackend:
             samplings, noise_BSC, entropy_BS=noise_BSC.new_zeros(noise_BSC.shape[:2]) if entropy else None
         )
         codes_BN = self.decoder.dream_frame(states, draws)
-        frames_BHWC = self.model.tokenizer.decode(codes_BN, checked=False).cpu().numpy()
         none_B, heads = [None] * len(states), self.model.heads
         predictions = none_B if heads is None else heads.predict(self.decoder.features(states))
         nats_B = none_B if draws.entropy_BS is None else draws.entropy_BS.mean(dim=1).tolist()
-        return GeneratedFrames(frames_BHWC, codes_BN.cpu().numpy(), nats_B, predictions)
+        return GeneratedFrames(codes_BN.cpu().numpy(), nats_B, predictions)
 
     def dream_action(
         self, states: Sequence[CacheSlot], samplings: Sequence[Sampling], sources: Sequence[torch.Generator]

@@ -151,6 +151,26 @@ def test_codes_as_observations_keep_gymnasiums_contract(folder, actions):
         WorldModelEnv(make_engine(), prompts(), observation="picture")  # type: ignore[arg-type]
 
 
+def test_frames_of_codes_are_decoded_on_demand(monkeypatch):
+    shared, decoded = make_engine(), []
+    decode = shared.model.tokenizer.decode
+    monkeypatch.setattr(
+        shared.model.tokenizer, "decode", lambda codes, **how: decoded.append(1) or decode(codes, **how)
+    )
+    codes, frames = (WorldModelEnv(shared, prompts(), observation=kind) for kind in ("codes", "frame"))
+    codes.reset(seed=1), frames.reset(seed=1)
+    action = np.zeros(16, np.float32)
+    codes.step(action), codes.step(action)
+    assert not decoded
+    frames.step(action), frames.step(action)
+    np.testing.assert_array_equal(codes.render(), frames.render())
+    assert len(decoded) == 3
+    seen = []
+    codes.reward_fn = lambda transition: seen.append(transition) or 1.0
+    assert codes.step(action)[1] == 1.0
+    np.testing.assert_array_equal(seen[0].before_HWC, frames._episodes[0].frame_HWC)
+
+
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
 def test_codes_of_a_batch_are_those_of_single_environments(mode):
     shared = make_engine()
