@@ -132,7 +132,7 @@ def dreams(engine: Engine, starts: list[Prompt], seed: int) -> Embedded:
 
 def learn(envs: Embedded, steps: int, seed: int) -> DQN:
     """Train a policy with DQN: three-step returns, two updates for each dreamed step."""
-    settings = {"learning_rate": 5e-4, "gamma": 0.9, "n_steps": 3, "batch_size": 128, "buffer_size": steps}
+    settings = {"learning_rate": 5e-4, "gamma": 0.9, "n_steps": 3, "batch_size": 128, "buffer_size": 2 * steps}
     settings |= {"learning_starts": min(128, steps // 4), "target_update_interval": 32, "gradient_steps": 16}
     settings |= {"exploration_fraction": min(1, 600 / steps), "exploration_final_eps": 0.1, "train_freq": 1}
     return DQN("MlpPolicy", envs, policy_kwargs={"net_arch": [64]}, seed=seed, device="cpu", **settings).learn(steps)
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--recorded", type=int, default=6, help="recorded games; the last one is for validation")
     parser.add_argument("--recorded-steps", type=int, default=600, help="steps of a recorded game, 0.1 s each")
     parser.add_argument("--updates", type=int, default=300, help="updates of the reward head")
-    parser.add_argument("--steps", type=int, default=1200, help="dreamed steps to learn from")
+    parser.add_argument("--steps", type=int, default=600, help="dreamed steps to learn from")
     parser.add_argument("--games", type=int, default=20, help="real games of each player")
     parser.add_argument("--seconds", type=float, default=20, help="length of a real game")
     parser.add_argument("--seed", type=int, default=0, help="seed of the learner")
