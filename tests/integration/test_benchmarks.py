@@ -183,6 +183,7 @@ def test_bench_model(folder, capsys, monkeypatch):
     monkeypatch.setattr(bench_model, "program_seconds", lambda words: 1 / 0)
     rows = rows_of(bench_model, capsys, "--model", folder, "--frames", 3)
     assert rows.pop("start")["note"].startswith("not measured: ZeroDivisionError")
+    assert "onnx" in rows.pop("backends")["note"]
     assert all(row["value"] > 0 for row in rows.values()) and {row["case"] for row in rows.values()} >= {
         "env",
         "branch",

@@ -20,7 +20,7 @@ from playloom.inference.sampling import Sampling
 from playloom.json_io import read_json
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import Schedule
-from playloom.models.heads import predictions
+from playloom.models.heads import StepPrediction, predictions
 from playloom.models.onnx import DESCRIPTION
 
 try:
@@ -95,8 +95,8 @@ class OnnxBackend:
         codes = self.layout.vocab.codebook_size
         draws = ArraySampler(samplings, sources, self.layout.image_slots, codes, entropy=entropy)
         codes_BN = self.decoder.dream_frame(states, draws)
-        found, heads = [None] * len(states), self.model.config.heads
-        if heads is not None:
+        found: Sequence[StepPrediction | None] = [None] * len(states)
+        if (heads := self.model.config.heads) is not None:
             outputs_BO = self._run("heads", features=self.decoder.features(states))
             found = predictions(heads, outputs_BO.astype(np.float64))
         nats_B = [None] * len(states) if draws.entropy_BS is None else draws.entropy_BS.mean(axis=1).tolist()
@@ -116,6 +116,8 @@ class OnnxBackend:
 def _session(graph: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
+    # Idle threads that spin hold the cores that others need: on a busy machine a frame takes twice as long.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

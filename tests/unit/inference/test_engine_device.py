@@ -99,7 +99,7 @@ def begun(decoder: CachedDecoder):  # type: ignore[no-untyped-def]
     """A batch of one dream that has seen nothing."""
     state = decoder.begin()
     decoder.arrange([state])
-    return decoder._batch([state])
+    return decoder.batch([state])
 
 
 class Recorder:

@@ -186,6 +186,29 @@ def test_noise_has_the_distribution_of_the_softmax():
     assert np.abs(counts - [0.6, 0.3, 0.1]).max() < 0.015
 
 
+@torch.inference_mode()
+def test_weights_of_8_bits_are_close_and_each_dream_is_as_alone(tmp_path):
+    """Activations are rounded by row, so the company of a batch does not matter."""
+    config = tiny_config(**{**FORMS["bundled"][0], "width": 128, "heads": 2})
+    model = exported(tmp_path, loud_model(config))
+    exact = RecordedArrays([GREEDY], [np.random.default_rng(0)], config.layout.image_slots, 16)
+    rough = RecordedArrays([GREEDY], [np.random.default_rng(0)], config.layout.image_slots, 16)
+    for int8, draws in ((False, exact), (True, rough)):
+        export_onnx(tmp_path, int8=int8)
+        decoder = Engine(model, row_delay=2, backend="onnx").decoder
+        state = decoder.begin()
+        decoder.arrange([state])
+        decoder.dream_frame([state], draws)
+    difference = np.abs(exact.seen[0] - rough.seen[0])
+    assert 0 < difference.max() < 0.1 * exact.seen[0].std()
+    requests = [
+        GenerationRequest(prompt=prompt_of(2, seed), mode="full", steps=3, sampling=HOT, seed=seed) for seed in range(2)
+    ]
+    together = list(Engine(model, row_delay=2, backend="onnx").dream_batch(requests))
+    (alone,) = zip(*Engine(model, row_delay=2, backend="onnx").dream_batch(requests[1:]), strict=True)
+    assert all((steps[1].codes_N == one.codes_N).all() for steps, one in zip(together, alone, strict=True))
+
+
 def test_missing_graphs_and_those_of_other_weights_are_sentences(tmp_path, tiny_model):
     with pytest.raises(BadInputError, match="export onnx"):
         Engine(tiny_model, backend="onnx")

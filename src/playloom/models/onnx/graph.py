@@ -17,6 +17,8 @@ OPSET = 24
 CONTRIB = "com.microsoft"
 """Domain of onnxruntime's own operators."""
 _IR_VERSION = 11
+_BLOCK = 64  # weights that share a scale
+_INT8_PRODUCTS = 4  # onnxruntime's number for products of 8-bit activations, rounded by row and block
 _DTYPES = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16}
 _KINDS = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
 
@@ -24,9 +26,12 @@ _KINDS = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "uint8": Ten
 class Graph:
     """One graph. Values are names; `op` adds an operator. Weights are float32, whatever the file has."""
 
-    def __init__(self, weights: Path) -> None:
-        """Start an empty graph; `weights` is a safetensors file, in whose folder the graph will lie."""
-        self.weights = weights
+    def __init__(self, weights: Path, *, int8: bool = False) -> None:
+        """Start an empty graph; `weights` is a safetensors file, in whose folder the graph will lie.
+
+        `int8`: products have weights of 8 bits, rounded in blocks when the graph is loaded.
+        """
+        self.weights, self._int8 = weights, int8
         with weights.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             self.entries: dict[str, Any] = json.loads(file.read(size))
@@ -83,7 +88,26 @@ class Graph:
 
     def linear(self, value: str, name: str) -> str:
         """Apply the linear layer `name` to the rows of a matrix."""
-        return self.op("Gemm", value, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), transB=1)
+        return self.product(value, [f"{name}.weight"], self.weight(f"{name}.bias"))
+
+    def product(self, value: str, names: Sequence[str], added: str = "") -> str:
+        """Multiply the rows of a matrix by the transposed weights, one below the other; add a bias or matrix."""
+        weight = self.weight(names[0])
+        if len(names) > 1:
+            weight = self.op("Concat", *map(self.weight, names), axis=0)
+        shapes = [self.entries[name]["shape"] for name in names]
+        outputs, inputs = sum(shape[0] for shape in shapes), shapes[0][1]
+        if not self._int8 or inputs % _BLOCK:
+            return self.op("Gemm", value, weight, *([added] if added else []), transB=1)
+        blocks = self.reshape(weight, outputs, inputs // _BLOCK, _BLOCK)
+        largest = self.op("ReduceMax", self.op("Abs", blocks), self.constant([2]), keepdims=1)
+        scale = self.op("Div", largest, self.constant(127.0))
+        bytes_ = self.op("Add", self.op("Round", self.op("Div", blocks, scale)), self.constant(128.0))
+        bytes_ = self.op("Cast", bytes_, to=TensorProto.UINT8)
+        sizes = {"K": inputs, "N": outputs, "bits": 8, "block_size": _BLOCK, "accuracy_level": _INT8_PRODUCTS}
+        scale = self.reshape(scale, outputs, -1)
+        found = self.op("MatMulNBits", value, bytes_, scale, domain=CONTRIB, **sizes)
+        return self.op("Add", found, added) if added else found
 
     def layer_norm(self, value: str, name: str) -> str:
         """Apply the layer normalisation `name` to the last axis."""

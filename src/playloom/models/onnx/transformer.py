@@ -70,9 +70,9 @@ class StepGraph:
 class TransformerGraph:
     """Builds the graph of a transformer; `graph` is the result."""
 
-    def __init__(self, transformer: Transformer, weights: Path) -> None:
+    def __init__(self, transformer: Transformer, weights: Path, *, int8: bool = False) -> None:
         self.config, layout, c = transformer.config, transformer.layout, transformer.config
-        self.graph = g = Graph(weights)
+        self.graph = g = Graph(weights, int8=int8)
         windows = dict.fromkeys(c.window(layer) for layer in range(c.layers))
         self.windows = {window: str(index) for index, window in enumerate(windows)}
         ids = g.input("ids", "int64", "B", "Q")
@@ -96,7 +96,7 @@ class TransformerGraph:
         hidden = g.op("Reshape", self._norm("norm"), shape, out="hidden")
         g.output("hidden", "float32", "B", "Q", c.width)
         chosen = g.reshape(g.op("Gather", hidden, rows, axis=1), -1, c.width)
-        logits = g.op("Gemm", chosen, g.weight("token.weight"), transB=1)
+        logits = g.product(chosen, ["token.weight"])
         shape = g.op("Concat", g.op("Shape", ids, end=1), g.op("Shape", rows), g.constant([layout.vocab.size]), axis=0)
         g.op("Reshape", logits, shape, out="logits", allowzero=1)
         g.output("logits", "float32", "B", "R", layout.vocab.size)
@@ -117,19 +117,17 @@ class TransformerGraph:
         first, last = f"{name}.attention.query_key_value", f"{mlp}.2"
         if not self.config.parallel:
             attended = self._attention(g.linear(normed, first), layer)
-            self.added = g.op("Gemm", attended, g.weight(f"{out}.weight"), transB=1), g.weight(f"{out}.bias")
+            self.added = g.product(attended, [f"{out}.weight"]), g.weight(f"{out}.bias")
             hidden = g.op("Gelu", g.linear(self._norm(f"{name}.mlp_norm"), f"{mlp}.0"))
-            self.added = g.op("Gemm", hidden, g.weight(f"{last}.weight"), transB=1), g.weight(f"{last}.bias")
+            self.added = g.product(hidden, [f"{last}.weight"]), g.weight(f"{last}.bias")
             return
         # The layers that read the norm are one product. Those that end in the output add up in place.
         enter = [first, f"{mlp}.0"]
-        weight, bias = (
-            g.op("Concat", *(g.weight(f"{one}.{kind}") for one in enter), axis=0) for kind in ("weight", "bias")
-        )
+        bias = g.op("Concat", *(g.weight(f"{one}.bias") for one in enter), axis=0)
         sizes = [g.entries[f"{one}.weight"]["shape"][0] for one in enter]
-        projected, hidden = g.split(g.op("Gemm", normed, weight, bias, transB=1), sizes)
-        attended = g.op("Gemm", self._attention(projected, layer), g.weight(f"{out}.weight"), transB=1)
-        both = g.op("Gemm", g.op("Gelu", hidden), g.weight(f"{last}.weight"), attended, transB=1)
+        projected, hidden = g.split(g.product(normed, [f"{one}.weight" for one in enter], bias), sizes)
+        attended = g.product(self._attention(projected, layer), [f"{out}.weight"])
+        both = g.product(g.op("Gelu", hidden), [f"{last}.weight"], attended)
         self.added = both, g.op("Add", g.weight(f"{out}.bias"), g.weight(f"{last}.bias"))
 
     def _attention(self, projected: str, layer: int) -> str:

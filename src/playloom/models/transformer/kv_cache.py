@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,4 +114,7 @@ class KeyValueCache:
                 if len({*slots}) == 1:
                     by_step_BGwPE[:, :, slots[0]] = by_step_BGwPE[:, :, -1]
                 else:  # one copy for all sessions
-                    by_step_BGwPE[list(range(len(slots))), :, slots] = by_step_BGwPE[:, :, -1]
+                    places: Any = np.arange(len(slots)), np.array(slots)
+                    if isinstance(tensor, Tensor):
+                        places = tuple(torch.as_tensor(one, device=tensor.device) for one in places)
+                    by_step_BGwPE[places[0], :, places[1]] = by_step_BGwPE[:, :, -1]
