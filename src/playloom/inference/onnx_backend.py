@@ -20,7 +20,7 @@ from playloom.inference.sampling import Sampling
 from playloom.json_io import read_json
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import Schedule
-from playloom.models.heads import predictions
+from playloom.models.heads import StepPrediction, predictions
 from playloom.models.onnx import DESCRIPTION
 
 try:
@@ -95,7 +95,8 @@ class OnnxBackend:
         codes = self.layout.vocab.codebook_size
         draws = ArraySampler(samplings, sources, self.layout.image_slots, codes, entropy=entropy)
         codes_BN = self.decoder.dream_frame(states, draws)
-        found, heads = [None] * len(states), self.model.config.heads
+        heads = self.model.config.heads
+        found: Sequence[StepPrediction | None] = [None] * len(states)
         if heads is not None:
             outputs_BO = self._run("heads", features=self.decoder.features(states))
             found = predictions(heads, outputs_BO.astype(np.float64))
