@@ -202,7 +202,7 @@ def env_rows(setup: ModelSetup) -> list[Row]:
 def backend_rows(setup: ModelSetup) -> list[Row]:
     """Run torch and onnxruntime in turns: frames of one dream and of eight, and the first frame after a prompt."""
     order, rounds = setup.engine.schedule.row_delay, setup.count(12, 5)
-    engines = {name: Engine(setup.model, row_delay=order, backend=name) for name in ("torch", "onnx")}  # type: ignore[arg-type]
+    engines = {name: Engine(setup.model, row_delay=order, backend=name) for name in ("torch", "onnx")}
     rows = []
     for size, least in ((1, 2.0), (8, 1.5)):
         dreams = {

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from click import Context
 from typer.core import TyperGroup
 
 from playloom.cli import common
@@ -180,7 +179,7 @@ def export_command(
 class _ExportGroup(TyperGroup):
     """`export SOURCE` is short for `export episodes SOURCE`."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["episodes", *args]
         return super().parse_args(ctx, args)
