@@ -127,6 +127,8 @@ def _training(card: Mapping[str, Any]) -> Iterator[str]:
             yield line + (f"; last validation: {metrics}" if metrics else "")
     if "start" in card:
         yield "initialised from another model, whose card is under `start` in `model.json`"
+    if "note" in card:
+        yield str(card["note"])
 
 
 def _ranges(numbers: Sequence[int]) -> str:
