@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
-from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.errors import ConfigError, did_you_mean
 from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.sampling import Sampling
-from playloom.models.checkpoint import WorldModel
-from playloom.models.decode_order import Schedule
 from playloom.models.heads import StepPrediction
-from playloom.models.onnx import DESCRIPTION
 
 BackendName = Literal["torch", "onnx", "auto"]
 """`onnx`: onnxruntime on the CPU. `auto`: `onnx` for a model on the CPU with graphs where it is installed."""
-_NAMES = ("torch", "onnx", "auto")
+BACKENDS = ("torch", "onnx", "auto")
 
 
 class GeneratedFrames(NamedTuple):
@@ -69,18 +64,3 @@ class Backend(Protocol):
         self, states: Sequence[CacheSlot], samplings: Sequence[Sampling], sources: Sequence[Any]
     ) -> NDArray[np.int64]:
         """Complete the open steps with sampled actions; returns their values, [B, A]."""
-
-
-def open_backend(name: BackendName, model: WorldModel, schedule: Schedule, *, reference: bool = False) -> Backend:
-    """Return a backend for a model; `reference` decodes uncached with torch."""
-    if name not in _NAMES:
-        raise ConfigError(f"unknown backend {name!r}; {did_you_mean(name, _NAMES)}")
-    exported = model.folder is not None and (model.folder / DESCRIPTION).is_file()
-    usable = exported and model.device.type == "cpu" and find_spec("onnxruntime") is not None
-    if name == "onnx" or (name == "auto" and usable):
-        from playloom.inference.onnx_backend import OnnxBackend
-
-        return OnnxBackend(model, schedule)
-    from playloom.inference.torch_backend import TorchBackend
-
-    return TorchBackend(model, schedule, reference=reference)

@@ -10,21 +10,23 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import check_values
-from playloom.errors import BadInputError
-from playloom.inference.backend import BackendName, open_backend
+from playloom.errors import BadInputError, ConfigError, did_you_mean
+from playloom.inference.backend import BACKENDS, Backend, BackendName
 from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import PendingAction, PromptStep, Session, StepInput
 from playloom.inference.types import GenerationRequest, Mode, Prompt, StepResult, check_codes
 from playloom.models.checkpoint import WorldModel
-from playloom.models.decode_order import schedule
+from playloom.models.decode_order import Schedule, schedule
 from playloom.models.heads import StepPrediction
+from playloom.models.onnx import DESCRIPTION
 
 Frame = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None, float | None, StepPrediction | None]
 """A frame, uint8 [H, W, 3], its codes, int64 [N], their entropy, and the heads' prediction; or none of them."""
@@ -47,7 +49,7 @@ class Engine:
         """Make an engine for a loaded model; `row_delay` None: raster. `reference` decodes uncached, for tests."""
         self.model, self.layout = model, model.config.layout
         self.schedule = schedule(self.layout, row_delay)
-        self.backend = open_backend(backend, model, self.schedule, reference=reference)
+        self.backend = _open_backend(backend, model, self.schedule, reference=reference)
         self.decoder = self.backend.decoder
         self._lock = threading.RLock()
 
@@ -287,3 +289,18 @@ def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepRe
         entropy=entropy,
         prediction=prediction,
     )
+
+
+def _open_backend(name: BackendName, model: WorldModel, schedule: Schedule, *, reference: bool = False) -> Backend:
+    """Return a backend for a model; `reference` decodes uncached with torch."""
+    if name not in BACKENDS:
+        raise ConfigError(f"unknown backend {name!r}; {did_you_mean(name, BACKENDS)}")
+    exported = model.folder is not None and (model.folder / DESCRIPTION).is_file()
+    usable = exported and model.device.type == "cpu" and find_spec("onnxruntime") is not None
+    if name == "onnx" or (name == "auto" and usable):
+        from playloom.inference.onnx_backend import OnnxBackend
+
+        return OnnxBackend(model, schedule)
+    from playloom.inference.torch_backend import TorchBackend
+
+    return TorchBackend(model, schedule, reference=reference)
