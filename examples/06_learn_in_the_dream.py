@@ -175,7 +175,7 @@ def main() -> None:
     envs = dreams(engine, prompts(TokenDataset.open(data), engine, 24), options.seed)
     if not policy.exists():
         learn(envs, options.steps, options.seed).save(policy)
-    agent = DQN.load(policy)
+    agent = DQN.load(policy, n_steps=1)  # to play only: the saved buffer of n steps would warn
 
     def learned(frame_HWC: NDArray[np.uint8], rng: np.random.Generator) -> int:
         still = Prompt(frames_THWC=frame_HWC[None], actions_TA=np.zeros((0, 16), np.uint8))
