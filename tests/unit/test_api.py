@@ -151,6 +151,7 @@ def test_what_a_prompt_is_short_of_is_a_warning(model, tmp_path):
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png")
     with pytest.warns(UserWarning, match="cropped"):
         session = model.open(tmp_path / "a.png", context=1)
+    assert session.index == 0
     session.close()
 
 
@@ -226,5 +227,7 @@ def test_the_code_of_the_docs_runs(page, tmp_path, monkeypatch):
     text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for block in blocks:
         exec(block, names)
+    assert blocks and len(names) > 1

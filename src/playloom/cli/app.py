@@ -43,7 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(train.app, name="train")
-app.add_typer(data.export_app, name="export")
+app.add_typer(models.export_app, name="export")
 
 
 def _version(wanted: bool) -> None:

@@ -211,7 +211,7 @@ def act_command(
 
         set_threads(threads)
         job = ActJob(
-            players=COMPARED if compare else ("model" if policy is None else policy,),
+            players=COMPARED if compare else (policy or "model",),
             model=model,
             sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
             device=device,
@@ -228,12 +228,10 @@ def act_command(
         )
         was_stopped = stop()
     if not report.games and not was_stopped:
-        raise BadInputError(
-            f"every game ended before its policy took a step: got --seconds {match['seconds']:g}; give more"
-        )
+        raise BadInputError(f"every game ended before its policy's turn: got --seconds {match['seconds']:g}; give more")
     _print_games(report, as_json)
     if was_stopped:
-        left = f"finished games are kept: {report.folder}" if report.games else "no game was finished"
+        left = f"{kept}: {report.folder}" if report.games else "no game was finished"
         typer.echo(f"stopped; {left}", err=True)
         raise typer.Exit(stop.code)
 

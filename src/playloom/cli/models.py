@@ -1,4 +1,4 @@
-"""`playloom models`, `plan` and `bench`: models and their cards, the cost of a training, the speed of a model."""
+"""`playloom models`, `plan`, `bench` and `export`: models, their cards, cost and speed; files for other programs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from playloom.cli import common
+from playloom.games import render
 
 if TYPE_CHECKING:
     from playloom.training.plan import Machine, TrainingPlan
@@ -159,3 +161,50 @@ def _speed_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("memory of one dream", f"{result['session_mib']:.2f} MiB"),
     ]
+
+
+def export_command(
+    source: Annotated[Path, typer.Argument(help="A data set, a folder of recordings, a dream, or a folder of clips.")],
+    out: Annotated[Path, typer.Option(callback=common.own_folder, help="New folder of the exported data set.")],
+    to: Annotated[Literal["lerobot", "minari"], typer.Option("--format", help="Format of the exported data set.")],
+) -> None:
+    """Write recordings and dreams as a data set of LeRobot v3.0 or Minari, for other programs."""
+    from playloom.data.export import export_episodes
+
+    with common.progress("exporting", "episodes") as bar, common.stopping("nothing was written", after_step=False):
+        count = export_episodes(source, out, to, render, bar)
+    typer.echo(f"{common.count(count, 'episode')}: {out}")
+
+
+class _ExportGroup(TyperGroup):
+    """`export SOURCE` is short for `export episodes SOURCE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["episodes", *args]
+        return super().parse_args(ctx, args)
+
+
+export_app = typer.Typer(cls=_ExportGroup, help="Write data sets and models for other programs.", no_args_is_help=True)
+export_app.command("episodes")(export_command)
+
+
+@export_app.command("onnx")
+def export_onnx_command(
+    model: Annotated[str, typer.Argument(help="A bundled model's name, or a model's folder.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            callback=common.own_folder, help="Folder for the graphs and copies of the weights. Default: the model's."
+        ),
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Products with weights of 8 bits: faster, less exact.")] = False,
+) -> None:
+    """Write a model's networks as ONNX graphs that use the weights files where they lie, and onnx.json about them.
+
+    onnxruntime runs them, without torch, in any language; see docs/engine.md.
+    """
+    from playloom.models.onnx.export import export_onnx
+
+    for path in export_onnx(model, out, int8=int8):
+        typer.echo(path)

@@ -236,9 +236,8 @@ class BaseWorldModelEnv:
             self.engine, prompt_sources(prompts, loaded, split), sampling or Sampling.from_card(loaded.card)
         )
         sizes = loaded.config.tokenizer
-        self.observation_space: gym.Space[Any] = gym.spaces.Box(
-            0, 255, (sizes.frame_height, sizes.frame_width, 3), np.uint8
-        )
+        shape = (sizes.frame_height, sizes.frame_width, 3)
+        self.observation_space: gym.Space[Any] = gym.spaces.Box(0, 255, shape, np.uint8)
         if observation == "codes":
             layout = self.engine.layout
             self.observation_space = gym.spaces.MultiDiscrete([layout.vocab.codebook_size] * layout.image_slots)

@@ -17,15 +17,15 @@ from playloom.models.transformer.kv_cache import KeyValueCache
 
 
 class Memory(Protocol):
-    """Where the arrays of a cache lie: tensors on a device, or NumPy arrays."""
+    """Allocator of a cache's arrays: tensors on a device, or NumPy arrays."""
 
     @property
     def name(self) -> str:
-        """The device, for messages."""
+        """Name of the device, for messages."""
 
     @property
     def dtype(self) -> Any:
-        """Of keys and values: torch's or NumPy's."""
+        """Type of keys and values: torch's or NumPy's."""
 
     def zeros(self, shape: tuple[int, ...]) -> Any:
         """Return an array of keys or values."""

@@ -162,7 +162,7 @@ def _measure(recording: Recording, run: Run) -> _Moved | None:
 
 
 def _unpredicted(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What a ridge regression on x does not explain of y, in standard deviations, without outliers."""
+    """Residual of a ridge regression of y on x, in standard deviations, clipped against outliers."""
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     x /= x.std(axis=0) + 1e-9
     left = y - x @ np.linalg.solve(x.T @ x + _RIDGE * len(x) * np.eye(x.shape[1]), x.T @ y)
