@@ -236,7 +236,8 @@ def test_a_slow_reader_loses_frames_and_delays_no_other():
         with slow, join(server) as quick:
             connection = live(server).connections[text(slow, "ready")["token"]]
             sequences, end = [], time.monotonic() + 15
-            while not lost() and time.monotonic() < end:  # nobody reads from the slow one meanwhile
+            # Nobody reads from the slow one meanwhile. Its first frame may be lost early; the session must still go on.
+            while (not lost() or len(connection.history.sent()) <= 20) and time.monotonic() < end:
                 sequences.append(frame(quick)["sequence"])
             assert lost() > 0
             assert sequences == sorted(set(sequences))
