@@ -33,7 +33,8 @@ from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session, StepInput
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import load_model, model_folder
+from playloom.models.checkpoint import load_model
+from playloom.models.folder import model_folder
 
 YOUNG, TURNS = 10, 20  # age of the young dream, and the number of compared frames
 

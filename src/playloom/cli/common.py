@@ -111,7 +111,7 @@ TopP = Annotated[
 NumberedOut = Annotated[
     Path, typer.Option(callback=numbered_folder, help="Output folder; numbered after an earlier one.")
 ]
-_BACKEND = typer.Option(help="torch; onnx: onnxruntime, on a CPU, after `export onnx`; auto: onnx where it can run.")
+_BACKEND = typer.Option(help="torch, onnx (onnxruntime, on a CPU), or auto: onnx on a CPU if the model has graphs.")
 Backend = Annotated[Literal["torch", "onnx", "auto"], _BACKEND]
 BackendOrNone = Annotated[Literal["torch", "onnx", "auto"] | None, _BACKEND]
 Timestamp = Annotated[
@@ -122,7 +122,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one line
 # -- Groups of options: several commands share each ------------------------------------------------------------------
 
 
-def engine(model: Model = None, decode_order: DecodeOrder = None, device: Device = "auto") -> None:
+def engine(
+    model: Model = None, decode_order: DecodeOrder = None, device: Device = "auto", backend: Backend = "auto"
+) -> None:
     """The model, and how it decodes."""
 
 

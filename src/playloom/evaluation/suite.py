@@ -10,9 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 import playloom
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import build_frame_store, list_episodes, load_meta
@@ -117,7 +114,7 @@ def evaluate(
     require_extra()
     started, seconds = time.perf_counter(), dict[str, float]()
     engine = Engine(model, row_delay=settings.row_delay)
-    model.tokenizer.check_size(torch.from_numpy(np.array(dataset.frames_FHWC[:1])))
+    model.config.tokenizer.check_size(dataset.frames_FHWC[:1])
     run = EvaluationContext(engine=engine, dataset=dataset, settings=settings, progress=progress)
 
     def report(**more: object) -> Report:

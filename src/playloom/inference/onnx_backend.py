@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.device import check_seed, usable_cores
+from playloom.device import check_seed, cpu_threads
 from playloom.errors import BadInputError, CheckpointError, MissingExtraError
 from playloom.inference.array_sampling import ArraySampler
 from playloom.inference.backend import GeneratedFrames
 from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.json_io import read_json
-from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import Schedule
+from playloom.models.folder import ModelDescription, check_fingerprint
 from playloom.models.heads import StepPrediction, predictions
 from playloom.models.onnx import DESCRIPTION
 
@@ -32,9 +32,12 @@ from playloom.inference.onnx_decoder import OnnxDecoder
 
 
 class OnnxBackend:
-    """See `Backend`. Graphs are read from the model's folder."""
+    """See `Backend`. Graphs and weights are read from the model's folder."""
 
-    def __init__(self, model: WorldModel, schedule: Schedule) -> None:
+    name: Literal["torch", "onnx"] = "onnx"
+    device = "cpu"
+
+    def __init__(self, model: ModelDescription, schedule: Schedule) -> None:
         """Load the graphs; BadInputError when the model has none, CheckpointError when they are of other weights."""
         self.model, self.layout = model, model.config.layout
         if model.folder is None or not (model.folder / DESCRIPTION).is_file():
@@ -43,7 +46,10 @@ class OnnxBackend:
         found = read_json(model.folder / DESCRIPTION, CheckpointError, "export the graphs again")
         if found.get("fingerprint") != model.fingerprint:
             raise CheckpointError(f"{model.folder}: the ONNX graphs are of other weights; playloom export onnx again")
-        names = ["encoder", "decoder", "step", "transformer", *(["heads"] if model.heads is not None else [])]
+        for name, expected in model.weights.items():
+            check_fingerprint(model.folder / name, expected)
+        with_heads = model.config.heads is not None
+        names = ["encoder", "decoder", "step", "transformer", *(["heads"] if with_heads else [])]
         self._sessions = {name: _session(model.folder / f"{name}.onnx") for name in names}
         self.decoder = OnnxDecoder(
             self._sessions["transformer"],
@@ -51,7 +57,7 @@ class OnnxBackend:
             model.config.transformer,
             self.layout,
             schedule,
-            with_features=model.heads is not None,
+            with_features=with_heads,
         )
 
     def call(self, kind: Hashable) -> AbstractContextManager[None]:
@@ -115,7 +121,7 @@ class OnnxBackend:
 
 def _session(graph: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
+    options.intra_op_num_threads = cpu_threads()
     # Idle threads that spin hold the cores that others need: on a busy machine a frame takes twice as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3

@@ -24,15 +24,8 @@ from playloom.device import pick_device, set_threads
 from playloom.errors import CheckpointError
 from playloom.json_io import read_json, write_json
 from playloom.models.card import tokenizer_card, write_card
-from playloom.models.checkpoint import (
-    WorldModel,
-    fingerprint,
-    load_model,
-    load_weights,
-    model_folder,
-    save_model,
-    save_weights,
-)
+from playloom.models.checkpoint import WorldModel, load_model, load_weights, save_model, save_weights
+from playloom.models.folder import fingerprint, model_folder
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.task import TrainingResult

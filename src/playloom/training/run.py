@@ -19,9 +19,9 @@ from playloom.data.sampler import alive_spans
 from playloom.device import pick_device
 from playloom.errors import BadInputError, CheckpointError, RecordingError
 from playloom.models.checkpoint import WorldModel, save_model
+from playloom.models.config import ModelConfig
 from playloom.models.decode_order import DEFAULT_ROW_DELAY
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
-from playloom.models.world_model import ModelConfig
 from playloom.training.alignment import check_alignment
 from playloom.training.artifacts import (
     PretrainedModel,

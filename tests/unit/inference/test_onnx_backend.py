@@ -18,10 +18,12 @@ from playloom.data.prompts import find_prompt, list_prompts, load_prompt_file
 from playloom.errors import BadInputError, CheckpointError
 from playloom.inference.array_sampling import ArraySampler
 from playloom.inference.engine import Engine
-from playloom.inference.sampling import BatchSampler, Sampling
+from playloom.inference.sampling import Sampling
 from playloom.inference.session import StepInput
+from playloom.inference.torch_sampling import BatchSampler
 from playloom.inference.types import GenerationRequest, Prompt
-from playloom.models.checkpoint import WorldModel, load_model, model_folder, save_model
+from playloom.models.checkpoint import WorldModel, load_model, save_model
+from playloom.models.folder import model_folder
 from playloom.models.onnx.export import export_onnx
 
 GREEDY, HOT = Sampling(temperature=0.0), Sampling(temperature=2.0, action_temperature=1.5)

@@ -9,8 +9,9 @@ from typing import Any
 
 from playloom.errors import MissingExtraError
 from playloom.json_io import write_json
-from playloom.models.checkpoint import WorldModel, load_model, model_folder
+from playloom.models.checkpoint import WorldModel, load_model
 from playloom.models.decode_order import card_row_delay, schedule
+from playloom.models.folder import model_folder
 from playloom.models.onnx import DESCRIPTION
 from playloom.models.sequence import NO_TOKEN
 
