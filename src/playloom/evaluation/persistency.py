@@ -264,9 +264,8 @@ def measure_persistency(
     Rollouts have the same seeds with the object and without. `progress` is called after every set of rollouts.
     """
     s, past, episodes_M = settings, segments[0].past, segment_episodes(dataset, segments)
-    edits, kept = make_edits(
-        require_networks(engine.model), [segment.prompt(dataset) for segment in segments], s.persistency_kept
-    )
+    prompts = [segment.prompt(dataset) for segment in segments]
+    edits, kept = make_edits(require_networks(engine.model), prompts, s.persistency_kept)
     actions = [np.tile(REST_VALUES, (s.persistency_steps, 1))] * len(edits)
 
     def rollouts(prompts: list[Prompt], seed: int = s.seed) -> Sequence[Pictures]:

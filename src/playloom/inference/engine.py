@@ -297,10 +297,7 @@ def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepRe
     )
 
 
-def _open_backend(
-    name: BackendName, model: ModelDescription, schedule: Schedule, *, reference: bool = False
-) -> Backend:
-    """Return a backend for a model; `reference` decodes uncached with torch."""
+def _open_backend(name: BackendName, model: ModelDescription, schedule: Schedule, *, reference: bool) -> Backend:
     if choose_backend(name, model) == "onnx":
         from playloom.inference.onnx_backend import OnnxBackend
 

@@ -106,6 +106,8 @@ def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None 
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for graph in (*folder.glob("*.onnx"), *folder.glob("onnx.json")):  # of the weights that were here before
+        graph.unlink()
     networks = dict(zip(WEIGHTS, model.networks, strict=False))
     for name, module in networks.items():
         save_weights(folder / name, module, dtype)

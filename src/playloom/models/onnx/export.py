@@ -53,6 +53,12 @@ def export_onnx(model: str | Path, out: Path | None = None, *, int8: bool = Fals
     return [*(out / f"{name}.onnx" for name in graphs), out / DESCRIPTION]
 
 
+def export_if_installed(folder: Path) -> None:
+    """Write the graphs into a model's folder, see `export_onnx`, where the package onnx is installed."""
+    if find_spec("onnx") is not None:
+        export_onnx(folder)
+
+
 def description(world: WorldModel) -> dict[str, Any]:
     """Return what a program needs beside the graphs: vocabulary, passes, caches and sampling."""
     config, layout = world.config, world.config.layout
