@@ -72,7 +72,7 @@ def evaluate_command(
         try:
             with common.stopping("the figures of finished parts are written", after_step=False):
                 from playloom.device import set_threads
-                from playloom.evaluation.suite import require_extra
+                from playloom.evaluation.config import require_extra
 
                 require_extra()
                 set_threads(threads)

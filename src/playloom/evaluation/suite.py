@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import playloom
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import build_frame_store, list_episodes, load_meta
 from playloom.device import machine
-from playloom.errors import MissingExtraError, RecordingError
+from playloom.errors import RecordingError
 from playloom.evaluation import control, diversity, drift, heads, inverse_dynamics, likelihood, persistency, rollout
-from playloom.evaluation.config import EvaluationSettings
+from playloom.evaluation.config import EvaluationSettings, require_extra
 from playloom.evaluation.report import Report, rollout_plot, rollout_strip
 from playloom.evaluation.segments import EvaluationContext, Progress, rollout_frames
 from playloom.inference.engine import Engine
@@ -85,13 +84,6 @@ def _check_test_split(splits: Collection[object], folder: Path) -> None:
             f"{folder} has no episode of the test split; record some with seeds 18, 38, 58 ... (every twentieth is a "
             f"test episode: playloom record --seed 18 --hours 0.016 --out {folder}), or leave out --data"
         )
-
-
-def require_extra() -> None:
-    """Raise a MissingExtraError unless the packages of the extra `evaluate` are installed."""
-    for package in ("scipy", "matplotlib"):
-        if find_spec(package) is None:
-            raise MissingExtraError.of(package, "evaluate")
 
 
 def evaluate(

@@ -26,7 +26,7 @@ from playloom.models.onnx import DESCRIPTION
 try:
     import onnxruntime
 except ImportError as error:
-    raise MissingExtraError.of("onnxruntime", "onnx") from error
+    raise MissingExtraError("onnxruntime is not installed; get it with: pip install onnxruntime") from error
 
 from playloom.inference.onnx_decoder import OnnxDecoder
 
