@@ -15,10 +15,8 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 _CHECKED = [
-    "models.sequence",
-    "models.decode_order",
     "models.transformer.transformer",
-    "models.transformer.kv_cache",
+    "models.transformer.tokens",
     "models.transformer.layers",
     "inference.decoder",
     "inference.reference_decoder",
