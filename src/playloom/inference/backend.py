@@ -13,9 +13,10 @@ from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.models.heads import StepPrediction
 
-BackendName = Literal["torch", "onnx", "auto"]
-"""`onnx`: onnxruntime on the CPU. `auto`: `onnx` for a model on the CPU with graphs where it is installed."""
-BACKENDS = ("torch", "onnx", "auto")
+BackendName = Literal["torch", "onnx", "onnx-int8", "auto"]
+"""`onnx`: onnxruntime on the CPU. `onnx-int8`: the same with weights of 8 bits, faster and less exact. `auto`:
+`onnx` for a model on the CPU with graphs where it is installed."""
+BACKENDS = ("torch", "onnx", "onnx-int8", "auto")
 
 
 class GeneratedFrames(NamedTuple):

@@ -297,10 +297,10 @@ def _open_backend(name: BackendName, model: WorldModel, schedule: Schedule, *, r
         raise ConfigError(f"unknown backend {name!r}; {did_you_mean(name, BACKENDS)}")
     exported = model.folder is not None and (model.folder / DESCRIPTION).is_file()
     usable = exported and model.device.type == "cpu" and find_spec("onnxruntime") is not None
-    if name == "onnx" or (name == "auto" and usable):
+    if name in ("onnx", "onnx-int8") or (name == "auto" and usable):
         from playloom.inference.onnx_backend import OnnxBackend
 
-        return OnnxBackend(model, schedule)
+        return OnnxBackend(model, schedule, int8=name == "onnx-int8")
     from playloom.inference.torch_backend import TorchBackend
 
     return TorchBackend(model, schedule, reference=reference)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +36,11 @@ from playloom.inference.onnx_decoder import OnnxDecoder
 class OnnxBackend:
     """See `Backend`. Graphs are read from the model's folder."""
 
-    def __init__(self, model: WorldModel, schedule: Schedule) -> None:
-        """Load the graphs; BadInputError when the model has none, CheckpointError when they are of other weights."""
+    def __init__(self, model: WorldModel, schedule: Schedule, *, int8: bool = False) -> None:
+        """Load the graphs; BadInputError when the model has none, CheckpointError when they are of other weights.
+
+        `int8`: the transformer's weights have 8 bits.
+        """
         self.model, self.layout = model, model.config.layout
         if model.folder is None or not (model.folder / DESCRIPTION).is_file():
             place = model.folder or "FOLDER"
@@ -43,10 +48,11 @@ class OnnxBackend:
         found = read_json(model.folder / DESCRIPTION, CheckpointError, "export the graphs again")
         if found.get("fingerprint") != model.fingerprint:
             raise CheckpointError(f"{model.folder}: the ONNX graphs are of other weights; playloom export onnx again")
-        names = ["encoder", "decoder", "step", "transformer", *(["heads"] if model.heads is not None else [])]
+        names = ["step", *(["heads"] if model.heads is not None else [])]
         self._sessions = {name: _session(model.folder / f"{name}.onnx") for name in names}
+        self._pictures = {name: _PictureSessions(model.folder / f"{name}.onnx") for name in ("encoder", "decoder")}
         self.decoder = OnnxDecoder(
-            self._sessions["transformer"],
+            _session(model.folder / f"transformer{'_int8' if int8 else ''}.onnx"),
             self._sessions["step"],
             model.config.transformer,
             self.layout,
@@ -68,12 +74,11 @@ class OnnxBackend:
 
     def encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
         """See `Backend`."""
-        # One after the other: a batch leaves the processor's cache, and takes a fifth longer.
-        return np.concatenate([self._run("encoder", frames=frame_1HWC) for frame_1HWC in frames_THWC[:, None]])
+        return self._pictures["encoder"].run(frames_THWC)
 
     def decode(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
         """See `Backend`."""
-        return np.concatenate([self._run("decoder", codes=codes_1N) for codes_1N in codes_TN[:, None]])
+        return self._pictures["decoder"].run(codes_TN)
 
     def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
         """See `Backend`."""
@@ -113,9 +118,33 @@ class OnnxBackend:
         return self._sessions[name].run(None, inputs)[0]
 
 
-def _session(graph: Path) -> onnxruntime.InferenceSession:
+class _PictureSessions:
+    """A graph of the tokenizer, run picture by picture: a batch leaves the processor's cache, and takes longer.
+
+    All threads work on one picture, or each on its own of several.
+    """
+
+    def __init__(self, graph: Path) -> None:
+        self._one = _session(graph)
+        self._each = _session(graph, threads=1)
+        self._threads = ThreadPoolExecutor(_cores())
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Run the graph on the rows of a batch."""
+        name = self._one.get_inputs()[0].name
+        if len(batch) == 1:
+            return self._one.run(None, {name: batch})[0]
+        rows = self._threads.map(lambda row: self._each.run(None, {name: row})[0], batch[:, None])
+        return np.concatenate(list(rows))
+
+
+def _cores() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
+
+
+def _session(graph: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
+    options.intra_op_num_threads = threads or _cores()
     # Idle threads that spin hold the cores that others need: on a busy machine a frame takes twice as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
