@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     """`raster`, or the row delay of the decoding order; none: the model card's, else raster."""
     device: str = "auto"
     """Device: auto, cpu, cuda or one of torch's names."""
-    backend: Literal["torch", "onnx", "auto"] = "torch"
+    backend: Literal["torch", "onnx", "onnx-int8", "auto"] = "torch"
     """What runs the networks: torch, onnx (onnxruntime on a CPU), auto (onnx where it can run)."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of one operation; none: `OMP_NUM_THREADS`, else the cores this process may use."""
