@@ -111,9 +111,11 @@ TopP = Annotated[
 NumberedOut = Annotated[
     Path, typer.Option(callback=numbered_folder, help="Output folder; numbered after an earlier one.")
 ]
-_BACKEND = typer.Option(help="torch, onnx (onnxruntime, on a CPU), or auto: onnx on a CPU if the model has graphs.")
-Backend = Annotated[Literal["torch", "onnx", "auto"], _BACKEND]
-BackendOrNone = Annotated[Literal["torch", "onnx", "auto"] | None, _BACKEND]
+_BACKEND = typer.Option(
+    help="torch; onnx: onnxruntime, on a CPU; onnx-int8: 8-bit weights; auto: onnx on a CPU if the model has graphs."
+)
+Backend = Annotated[Literal["torch", "onnx", "onnx-int8", "auto"], _BACKEND]
+BackendOrNone = Annotated[Literal["torch", "onnx", "onnx-int8", "auto"] | None, _BACKEND]
 Timestamp = Annotated[
     bool, typer.Option("--timestamp", help="Put the time into manifests; two runs then differ in their bytes.")
 ]

@@ -49,6 +49,7 @@ def evaluate_command(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer segments: a rough estimate.")] = False,
     sampling: dict[str, Any],
     seed: Annotated[int, typer.Option(min=0, help="Seed of segments and dreams.")] = 0,
+    backend: common.Backend = "torch",
     game: Annotated[bool, typer.Option(help="Also hold the inputs in the real game, as a baseline.")] = True,
     threads: common.Threads = None,
     update_card: Annotated[
@@ -66,7 +67,8 @@ def evaluate_command(
     path = out or cache_dir / "evaluation.json"
     common.out_file(path)
     ensure_writable(cache_dir / "horizon.png")
-    settings = partial(_settings, decode_order, common.read_settings(config), sampling, quick, game, seed)
+    sizes = {**common.read_settings(config), "backend": backend}
+    settings = partial(_settings, decode_order, sizes, sampling, quick, game, seed)
     latest: list[Report] = []
     with common.progress("evaluating") as bar:
         try:

@@ -199,7 +199,6 @@ def export_onnx_command(
             callback=common.own_folder, help="Folder for the graphs and copies of the weights. Default: the model's."
         ),
     ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Products with weights of 8 bits: faster, less exact.")] = False,
 ) -> None:
     """Write a model's networks as ONNX graphs that use the weights files where they lie, and onnx.json about them.
 
@@ -207,5 +206,5 @@ def export_onnx_command(
     """
     from playloom.models.onnx.export import export_onnx
 
-    for path in export_onnx(model, out, int8=int8):
+    for path in export_onnx(model, out):
         typer.echo(path)

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from playloom.errors import ConfigError, MissingExtraError, check_whole
+from playloom.inference.backend import BackendName
 from playloom.inference.sampling import Sampling
 from playloom.models.decode_order import DEFAULT_ROW_DELAY
 
@@ -28,6 +29,8 @@ class EvaluationSettings:
 
     row_delay: int | None = DEFAULT_ROW_DELAY
     """Row delay of the decoding order; None: raster."""
+    backend: BackendName = "torch"
+    """What runs the dreams; likelihoods are torch's."""
     seed: int = 0
     """Seed of the drawn segments and frames, and of sampling."""
     sampling: Sampling = field(default_factory=Sampling)

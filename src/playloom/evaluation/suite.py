@@ -105,7 +105,7 @@ def evaluate(
     """
     require_extra()
     started, seconds = time.perf_counter(), dict[str, float]()
-    engine = Engine(model, row_delay=settings.row_delay)
+    engine = Engine(model, row_delay=settings.row_delay, backend=settings.backend)
     model.config.tokenizer.check_size(dataset.frames_FHWC[:1])
     run = EvaluationContext(engine=engine, dataset=dataset, settings=settings, progress=progress)
 

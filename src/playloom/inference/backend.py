@@ -18,10 +18,11 @@ from playloom.models.folder import ModelDescription
 from playloom.models.heads import StepPrediction
 from playloom.models.onnx import DESCRIPTION
 
-BackendName = Literal["torch", "onnx", "auto"]
-"""`onnx`: onnxruntime on the CPU, without torch. `auto`: see `choose_backend`."""
-BACKENDS = ("torch", "onnx", "auto")
-CPU_BACKEND: Literal["torch", "onnx"] = "onnx"
+BackendName = Literal["torch", "onnx", "onnx-int8", "auto"]
+"""`onnx`: onnxruntime on the CPU, without torch. `onnx-int8`: the same with weights of 8 bits, faster and less exact.
+`auto`: see `choose_backend`."""
+BACKENDS = ("torch", "onnx", "onnx-int8", "auto")
+CPU_BACKEND: BackendName = "onnx"
 """What `auto` takes on a CPU where both can run the model. Measured in docs/engine.md."""
 
 
@@ -35,8 +36,8 @@ class GeneratedFrames(NamedTuple):
     """Predictions of the heads; None without heads."""
 
 
-def choose_backend(name: BackendName, model: ModelDescription, device: str = "auto") -> Literal["torch", "onnx"]:
-    """Return what runs a model.
+def choose_backend(name: BackendName, model: ModelDescription, device: str = "auto") -> BackendName:
+    """Return what runs a model: `torch`, `onnx` or `onnx-int8`.
 
     `auto` is torch for networks that are loaded and on a GPU; else `CPU_BACKEND`, or the one that can run the model.
     """
@@ -49,10 +50,10 @@ def choose_backend(name: BackendName, model: ModelDescription, device: str = "au
         if not has_torch:
             raise MissingExtraError.of("torch", "train")
         return "torch"
-    if name == "onnx":
+    if name != "auto":
         if device not in ("auto", "cpu"):
-            raise ConfigError(f"the backend onnx runs on a CPU: got device {device}, expected cpu")
-        return "onnx"
+            raise ConfigError(f"the backend {name} runs on a CPU: got device {device}, expected cpu")
+        return name
     on_cpu = pick_device(device) == "cpu"
     exported = model.folder is not None and (model.folder / DESCRIPTION).is_file()
     if exported and on_cpu and find_spec("onnxruntime") is not None:
@@ -68,7 +69,7 @@ def choose_backend(name: BackendName, model: ModelDescription, device: str = "au
 class Backend(Protocol):
     """Networks of one model. States of a call are in the order of the decoder's `arrange`."""
 
-    name: Literal["torch", "onnx"]
+    name: str
     device: str
     decoder: Any
     """States of dreams and their places in a cache: `begin`, `arrange`, `fork`, `close`, `bytes_each`."""

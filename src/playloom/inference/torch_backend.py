@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from playloom.models.decode_order import Schedule
 class TorchBackend:
     """See `Backend`."""
 
-    name: Literal["torch", "onnx"] = "torch"
+    name = "torch"
 
     def __init__(self, model: WorldModel, schedule: Schedule, *, reference: bool = False) -> None:
         self.model, self.layout, self.device = model, model.config.layout, str(model.device)

@@ -18,11 +18,11 @@ from playloom.models.sequence import NO_TOKEN
 _FORMAT = 1
 
 
-def export_onnx(model: str | Path, out: Path | None = None, *, int8: bool = False) -> list[Path]:
+def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     """Write a model's ONNX graphs, and their description, into its folder; returns the new files.
 
-    The graphs refer to the weights files by name, so another folder `out` gets copies of those. `int8`: the transformer
-    multiplies with weights of 8 bits.
+    The graphs refer to the weights files by name, so another folder `out` gets copies of those. `transformer_int8`
+    multiplies with weights of 8 bits, rounded when it is loaded.
     """
     if find_spec("onnx") is None:
         raise MissingExtraError.of("onnx", "onnx")
@@ -41,14 +41,15 @@ def export_onnx(model: str | Path, out: Path | None = None, *, int8: bool = Fals
         "encoder": encoder_graph(world.config.tokenizer, weights["tokenizer"]),
         "decoder": decoder_graph(world.config.tokenizer, weights["tokenizer"]),
         "step": StepGraph(world.transformer, weights["transformer"]).graph,
-        "transformer": TransformerGraph(world.transformer, weights["transformer"], int8=int8).graph,
+        "transformer": TransformerGraph(world.transformer, weights["transformer"]).graph,
+        "transformer_int8": TransformerGraph(world.transformer, weights["transformer"], int8=True).graph,
     }
     if world.config.heads is not None:
         graphs["heads"] = heads_graph(world.config.heads, weights["heads"])
     for name, graph in graphs.items():
         graph.save(out / f"{name}.onnx")
     signatures = {name: {"file": f"{name}.onnx", **graph.signature()} for name, graph in graphs.items()}
-    files = {"int8": int8, "graphs": signatures, "weights": [path.name for path in weights.values()]}
+    files = {"graphs": signatures, "weights": [path.name for path in weights.values()]}
     write_json(out / DESCRIPTION, {**files, **description(world)}, indent=None)
     return [*(out / f"{name}.onnx" for name in graphs), out / DESCRIPTION]
 
