@@ -33,10 +33,12 @@ from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
 from playloom.inference.decoder import CachedDecoder
 from playloom.inference.engine import Engine
 from playloom.inference.reference_decoder import ReferenceDecoder
-from playloom.inference.sampling import BatchSampler, Sampling
+from playloom.inference.sampling import Sampling
+from playloom.inference.torch_sampling import BatchSampler
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import WorldModel, load_model, model_folder
+from playloom.models.checkpoint import WorldModel, load_model
 from playloom.models.decode_order import card_row_delay
+from playloom.models.folder import model_folder
 from playloom.models.onnx import DESCRIPTION
 from playloom.models.sequence import NO_TOKEN
 
@@ -220,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, "model", "frames")
     parser.add_argument("--device", default="cpu", help="cpu or cuda.")
     given = parse(parser, arguments)
-    device = pick_device(given.device)
+    device = torch.device(pick_device(given.device))
     model = load_model(model_folder(given.model), device)
     prompt, played = first_prompt(model)
     layout, rows = model.config.layout, []

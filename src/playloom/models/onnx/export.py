@@ -9,8 +9,9 @@ from typing import Any
 
 from playloom.errors import MissingExtraError
 from playloom.json_io import write_json
-from playloom.models.checkpoint import WorldModel, load_model, model_folder
+from playloom.models.checkpoint import WorldModel, load_model
 from playloom.models.decode_order import card_row_delay, schedule
+from playloom.models.folder import model_folder
 from playloom.models.onnx import DESCRIPTION
 from playloom.models.sequence import NO_TOKEN
 
@@ -51,6 +52,12 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     files = {"graphs": signatures, "weights": [path.name for path in weights.values()]}
     write_json(out / DESCRIPTION, {**files, **description(world)}, indent=None)
     return [*(out / f"{name}.onnx" for name in graphs), out / DESCRIPTION]
+
+
+def export_if_installed(folder: Path) -> None:
+    """Write the graphs into a model's folder, see `export_onnx`, where the package onnx is installed."""
+    if find_spec("onnx") is not None:
+        export_onnx(folder)
 
 
 def description(world: WorldModel) -> dict[str, Any]:
