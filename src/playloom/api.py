@@ -152,7 +152,7 @@ class Model:
         Where onnxruntime runs the model, its files are copied.
         """
         world_model = self.engine.model
-        if self.engine.backend.name != "torch":
+        if not world_model.networks:
             assert world_model.folder is not None
             copy_model(world_model.folder, Path(folder))
             return
@@ -212,8 +212,8 @@ def load(
             bundled model.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         decode_order: `raster` or the row delay of the decoding order; None: the card's, else raster.
-        backend: what runs the networks: `torch`, `onnx` (onnxruntime, on a CPU), or `auto`: onnx on a CPU where the
-            model has ONNX graphs, else torch.
+        backend: what runs the networks: `torch`, `onnx` (onnxruntime, on a CPU), `onnx-int8` (weights of 8 bits, less
+            exact), or `auto`: onnx-int8 on a CPU where the model has ONNX graphs, else torch.
         revision: branch, tag or commit on the Hub.
         token: access token of the Hub.
         cache_dir: folder of downloads; None: the Hub's own.

@@ -45,7 +45,7 @@ class Manifest:
     order: str | None = None
     """Decoding order of a frame's codes."""
     backend: str | None = None
-    """What ran the networks, `torch` or `onnx`: their frames of one seed differ."""
+    """What ran the networks, `torch`, `onnx` or `onnx-int8`: their frames of one seed differ."""
     prompt: str | None = None
     """Name of a bundled prompt, or of a file without its folders."""
     prompt_kind: str | None = None
