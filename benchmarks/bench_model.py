@@ -207,7 +207,7 @@ def backend_rows(setup: ModelSetup) -> list[Row]:
     from playloom.envs.vector import WorldModelVectorEnv
 
     order, rounds = setup.engine.schedule.row_delay, setup.count(12, 5)
-    engines = {name: Engine(setup.model, row_delay=order, backend=name) for name in RUNTIMES}
+    engines: dict[str, Engine] = {name: Engine(setup.model, row_delay=order, backend=name) for name in RUNTIMES}
     rows = []
     for size, least in ((1, 2.0), (8, 1.5)):
         dreams = {
@@ -266,7 +266,7 @@ def _in_turns(title: str, work: Callable[[str, int], None], rounds: int, least: 
     for name in RUNTIMES[1:]:
         ratios = [float(measure(kept["torch"]) / measure(kept[name])) for measure in (np.median, np.min)]
         note = f"ratio of the shortest times {ratios[1]:.2f}"
-        detail = {one: kept[one].round(2).tolist() for one in ("torch", name)}
+        detail: dict[str, Any] = {one: kept[one].round(2).tolist() for one in ("torch", str(name))}
         target = None if least is None else Target(least=least)
         row = Row("backends", f"{title}, torch over {name}", ratios[0], "x", target=target, note=note, detail=detail)
         rows.append(row)

@@ -213,7 +213,7 @@ def load(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         decode_order: `raster` or the row delay of the decoding order; None: the card's, else raster.
         backend: what runs the networks: `torch`, `onnx` (onnxruntime, on a CPU), `onnx-int8` (weights of 8 bits, less
-            exact), or `auto`: onnx on a CPU where the model has ONNX graphs, else torch.
+            exact), or `auto`: onnx-int8 on a CPU where the model has ONNX graphs, else torch.
         revision: branch, tag or commit on the Hub.
         token: access token of the Hub.
         cache_dir: folder of downloads; None: the Hub's own.

@@ -112,7 +112,7 @@ NumberedOut = Annotated[
     Path, typer.Option(callback=numbered_folder, help="Output folder; numbered after an earlier one.")
 ]
 _BACKEND = typer.Option(
-    help="torch; onnx: onnxruntime, on a CPU; onnx-int8: 8-bit weights; auto: onnx on a CPU if the model has graphs."
+    help="torch; onnx: onnxruntime, on a CPU; onnx-int8: with 8-bit weights; auto: onnx-int8 on a CPU, if it can."
 )
 Backend = Annotated[Literal["torch", "onnx", "onnx-int8", "auto"], _BACKEND]
 BackendOrNone = Annotated[Literal["torch", "onnx", "onnx-int8", "auto"] | None, _BACKEND]

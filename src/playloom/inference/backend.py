@@ -22,8 +22,10 @@ BackendName = Literal["torch", "onnx", "onnx-int8", "auto"]
 """`onnx`: onnxruntime on the CPU, without torch. `onnx-int8`: the same with weights of 8 bits, faster and less exact.
 `auto`: see `choose_backend`."""
 BACKENDS = ("torch", "onnx", "onnx-int8", "auto")
-CPU_BACKEND: BackendName = "onnx"
-"""What `auto` takes on a CPU where both can run the model. Measured in docs/engine.md."""
+ChosenBackend = Literal["torch", "onnx", "onnx-int8"]
+"""A backend that runs a model."""
+CPU_BACKEND: ChosenBackend = "onnx-int8"
+"""What `auto` takes on a CPU for a model with graphs. Measured in docs/engine.md."""
 
 
 class GeneratedFrames(NamedTuple):
@@ -36,10 +38,10 @@ class GeneratedFrames(NamedTuple):
     """Predictions of the heads; None without heads."""
 
 
-def choose_backend(name: BackendName, model: ModelDescription, device: str = "auto") -> BackendName:
-    """Return what runs a model: `torch`, `onnx` or `onnx-int8`.
+def choose_backend(name: BackendName, model: ModelDescription, device: str = "auto") -> ChosenBackend:
+    """Return what runs a model.
 
-    `auto` is torch for networks that are loaded and on a GPU; else `CPU_BACKEND`, or the one that can run the model.
+    `auto` is torch for networks that are loaded and on a GPU; else `CPU_BACKEND`, or torch for a model without graphs.
     """
     if name not in BACKENDS:
         raise ConfigError(f"unknown backend {name!r}; {did_you_mean(name, BACKENDS)}")
@@ -57,7 +59,7 @@ def choose_backend(name: BackendName, model: ModelDescription, device: str = "au
     on_cpu = pick_device(device) == "cpu"
     exported = model.folder is not None and (model.folder / DESCRIPTION).is_file()
     if exported and on_cpu and find_spec("onnxruntime") is not None:
-        return CPU_BACKEND if has_torch else "onnx"
+        return CPU_BACKEND
     if not has_torch:
         raise BadInputError(
             f"{model.config.name} has no ONNX graphs, and torch is not installed; export them where it is (playloom "
@@ -69,7 +71,7 @@ def choose_backend(name: BackendName, model: ModelDescription, device: str = "au
 class Backend(Protocol):
     """Networks of one model. States of a call are in the order of the decoder's `arrange`."""
 
-    name: str
+    name: ChosenBackend
     device: str
     decoder: Any
     """States of dreams and their places in a cache: `begin`, `arrange`, `fork`, `close`, `bytes_each`."""

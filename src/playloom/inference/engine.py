@@ -298,11 +298,11 @@ def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepRe
 
 
 def _open_backend(name: BackendName, model: ModelDescription, schedule: Schedule, *, reference: bool) -> Backend:
-    name = choose_backend(name, model)
-    if name != "torch":
+    chosen = choose_backend(name, model)
+    if chosen != "torch":
         from playloom.inference.onnx_backend import OnnxBackend
 
-        return OnnxBackend(model, schedule, int8=name == "onnx-int8")
+        return OnnxBackend(model, schedule, int8=chosen == "onnx-int8")
     from playloom.inference.torch_backend import TorchBackend
     from playloom.models.checkpoint import require_networks
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from playloom.device import check_seed, cpu_threads
 from playloom.errors import BadInputError, CheckpointError, MissingExtraError
 from playloom.inference.array_sampling import ArraySampler
-from playloom.inference.backend import GeneratedFrames
+from playloom.inference.backend import ChosenBackend, GeneratedFrames
 from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.json_io import read_json
@@ -42,7 +42,7 @@ class OnnxBackend:
 
         `int8`: the transformer's weights have 8 bits.
         """
-        self.name = "onnx-int8" if int8 else "onnx"
+        self.name: ChosenBackend = "onnx-int8" if int8 else "onnx"
         self.model, self.layout = model, model.config.layout
         if model.folder is None or not (model.folder / DESCRIPTION).is_file():
             place = model.folder or "FOLDER"

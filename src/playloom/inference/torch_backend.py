@@ -12,7 +12,7 @@ from torch import Tensor
 
 from playloom.device import generator
 from playloom.errors import ResourceError
-from playloom.inference.backend import GeneratedFrames
+from playloom.inference.backend import ChosenBackend, GeneratedFrames
 from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.decoder import CachedDecoder
 from playloom.inference.reference_decoder import ReferenceDecoder
@@ -26,7 +26,7 @@ from playloom.models.decode_order import Schedule
 class TorchBackend:
     """See `Backend`."""
 
-    name = "torch"
+    name: ChosenBackend = "torch"
 
     def __init__(self, model: WorldModel, schedule: Schedule, *, reference: bool = False) -> None:
         self.model, self.layout, self.device = model, model.config.layout, str(model.device)

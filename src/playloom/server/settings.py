@@ -55,8 +55,7 @@ class Settings(BaseSettings):
     device: str = "auto"
     """Device: auto, cpu, cuda or one of torch's names."""
     backend: Literal["torch", "onnx", "onnx-int8", "auto"] = "auto"
-    """What runs the networks: torch, onnx (onnxruntime on a CPU), onnx-int8 (8-bit weights), auto (onnx on a CPU where
-    it can run)."""
+    """What runs the networks: torch, onnx or onnx-int8 (onnxruntime on a CPU), auto (onnx-int8 where it can run)."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of one operation; none: `OMP_NUM_THREADS`, else the cores this process may use."""
     host: str = "127.0.0.1"

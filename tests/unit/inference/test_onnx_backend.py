@@ -240,10 +240,11 @@ def test_damaged_weights_are_not_run(tmp_path, tiny_model):
     ("name", "device", "missing", "expected"),
     [
         ("auto", "cpu", "", CPU_BACKEND),
-        ("auto", "cpu", "torch", "onnx"),
+        ("auto", "cpu", "torch", CPU_BACKEND),
         ("auto", "cpu", "onnxruntime", "torch"),
         ("auto", "cuda", "", "torch"),
         ("onnx", "auto", "torch", "onnx"),
+        ("onnx-int8", "auto", "", "onnx-int8"),
         ("torch", "auto", "", "torch"),
     ],
 )
