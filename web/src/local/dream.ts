@@ -45,7 +45,10 @@ export class Dream {
   /** Completes the open step with a given action, in values. */
   async giveAction(values: readonly number[]): Promise<void> {
     const { image_slots } = this.transformer.description.step;
-    this.tokens.set(this.offsets.map((offset, index) => offset + (values[index] ?? 0)), image_slots);
+    this.tokens.set(
+      this.offsets.map((offset, index) => offset + (values[index] ?? 0)),
+      image_slots,
+    );
     await this.transformer.run(this.transformer.givenAction, this.step, this.tokens);
     this.commit();
   }

@@ -127,9 +127,7 @@ export class Graph {
     const handles = table + POINTER * all.length;
     const [ins, outs] = [inputs.length, outputs.length];
     const names = table + POINTER * ins;
-    const failed = await module._OrtRun(
-      this.session, table, handles, ins, names, outs, handles + POINTER * ins, 0,
-    );
+    const failed = await module._OrtRun(this.session, table, handles, ins, names, outs, handles + POINTER * ins, 0);
     module.stackRestore(stack);
     if (failed) throw new Error(lastError(module));
   }
@@ -164,9 +162,7 @@ export class Runtime {
     const pointer = module._malloc(graph.length);
     module.HEAPU8.set(graph, pointer);
     for (const [name, content] of weights) module.mountExternalData(name, content);
-    const options = module._OrtCreateSessionOptions(
-      ALL_OPTIMISATIONS, true, true, 0, false, 0, 0, LOG_ERRORS, 0, 0,
-    );
+    const options = module._OrtCreateSessionOptions(ALL_OPTIMISATIONS, true, true, 0, false, 0, 0, LOG_ERRORS, 0, 0);
     const session = await module._OrtCreateSession(pointer, graph.length, options);
     module._OrtReleaseSessionOptions(options);
     module.unmountExternalData();

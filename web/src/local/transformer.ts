@@ -115,7 +115,7 @@ export class Transformer {
     await this.stepGraph.run(this.step);
   }
 
-  /** Runs a chunk of step number `step` on its row of tokens, and caches keys and values; returns logits, row by row. */
+  /** Runs a chunk of step `step` on its row of tokens and caches keys and values; returns the logits of its slots. */
   async run(chunk: Chunk, step: number, tokens: Int32Array): Promise<Float32Array> {
     const { caches, step: layout } = this.description;
     one(chunk.tensors, "ids").setIntegers(chunk.columns.map((column) => tokens[column] ?? NO_TOKEN));
