@@ -42,19 +42,21 @@ const LOG_ERRORS = 3;
 const ALL_OPTIMISATIONS = 99;
 const ON_CPU = 1;
 
-/** An array in the module's memory. Take a view anew for each use: the memory may grow. */
+/** An array of zeros in the module's memory. Take a view anew for each use: the memory may grow. */
 export class Tensor {
   readonly handle: number;
   readonly pointer: number;
   readonly length: number;
   private readonly module: Module;
 
-  constructor(module: Module, kind: Kind, shape: readonly number[], pointer?: number) {
+  /** @throws RangeError when there is no memory for it. */
+  constructor(module: Module, kind: Kind, shape: readonly number[]) {
     const [code, size] = KINDS[kind];
     this.module = module;
     this.length = shape.reduce((product, axis) => product * axis, 1);
-    this.pointer = pointer ?? module._malloc(Math.max(size, this.length * size));
+    this.pointer = module._malloc(Math.max(size, this.length * size));
     if (!this.pointer) throw new RangeError("out of memory");
+    module.HEAPU8.fill(0, this.pointer, this.pointer + this.length * size);
     const stack = module.stackSave();
     const axes = module.stackAlloc(POINTER * Math.max(1, shape.length));
     shape.forEach((axis, index) => {
@@ -147,9 +149,8 @@ export class Runtime {
     return new Runtime(module);
   }
 
-  /** A new array, or a view of another shape on the memory of one. */
-  tensor(kind: Kind, shape: readonly number[], memory?: Tensor): Tensor {
-    return new Tensor(this.module, kind, shape, memory?.pointer);
+  tensor(kind: Kind, shape: readonly number[]): Tensor {
+    return new Tensor(this.module, kind, shape);
   }
 
   /** Loads a graph whose weights lie in files. */

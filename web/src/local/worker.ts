@@ -64,7 +64,9 @@ async function load(): Promise<Model> {
   const site = JSON.parse(new TextDecoder().decode(await read("model/site.json", () => undefined))) as Site;
   const address = urlOf("assets/ort-wasm-simd-threaded.mjs");
   const { default: factory } = (await import(/* @vite-ignore */ address)) as { default: Factory };
-  const threads = self.crossOriginIsolated ? Math.min(MOST_THREADS, Math.max(1, navigator.hardwareConcurrency - 1)) : 1;
+  const threads = self.crossOriginIsolated
+    ? Math.max(1, Math.min(MOST_THREADS, navigator.hardwareConcurrency >> 1))
+    : 1;
   let told = 0;
   return Model.load(site, read, factory, threads, (bytes, of) => {
     if (bytes < of && performance.now() - told < PROGRESS_EVERY_MS) return;
