@@ -6,7 +6,7 @@ import type { FromWorker, ToWorker } from "./worker";
 
 const OPEN = 1;
 const REFUSED = 1008;
-const NO_WORKER = "This browser cannot run the model: its worker does not start. A version of 2023 or later can.";
+const NO_WORKER = "This browser cannot run the model: its worker does not start.";
 
 /** Returns what makes sockets; they share one worker, which loads the model once. */
 export function localSockets(): () => Socket {

@@ -37,8 +37,8 @@ page.onmessage = ({ data }) => {
   waiting.push(data);
 };
 async function play(): Promise<never> {
-  if (!WebAssembly.validate(new Uint8Array(SIMD)))
-    throw new Error("This browser cannot run the model: it lacks WebAssembly SIMD. One of 2023 or later has it.");
+  if (!("DecompressionStream" in self && "WebAssembly" in self && WebAssembly.validate(new Uint8Array(SIMD))))
+    throw new Error("This browser is too old to run the model: it lacks WebAssembly SIMD or DecompressionStream.");
   const live = new Live(await load(), {
     say,
     show: (frame) => {
