@@ -116,6 +116,7 @@ export function App({ player }: { player: Player }) {
         />
       ) : (
         <Lobby
+          isLocal={player.isLocal}
           found={found}
           apiKey={key}
           onKey={takeKey}
