@@ -52,14 +52,17 @@ web/node_modules/.installed: web/package-lock.json
 	cd web && npm ci --no-audit --no-fund --silent
 	touch $@
 
-# torch first and alone: pip then keeps the build that the configured index offers (a CPU one where there is one).
-.venv/.torch: constraints.txt
+.venv/.created:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+# torch first and alone: pip then keeps the build that the configured index offers (a CPU one where there is one).
+.venv/.torch: .venv/.created constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	touch $@
 
-$(STAMP): .venv/.torch pyproject.toml
+$(STAMP): .venv/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	touch $@
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from _harness import reason
-from playloom.models.world_model import ModelConfig
+from playloom.models.config import ModelConfig
 
 
 class Baseline(NamedTuple):

@@ -26,10 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from _harness import count, progress
 from playloom.inference.benchmark import synchronized_time
 from playloom.inference.engine import Engine
+from playloom.models.checkpoint import require_networks
+from playloom.models.config import ModelConfig
 from playloom.models.decode_order import Schedule
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.config import TransformerConfig
-from playloom.models.world_model import ModelConfig
 
 _BYTES = {"cpu": 256 << 20, "cuda": 2 << 30}  # many times any processor's own cache
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices
@@ -206,7 +207,7 @@ class Setup:
     def roofline(self, engine: Engine, sessions: int = 1) -> float:
         """Least seconds of one frame of so many dreams, pixels included."""
         cost = frame_cost(engine.model.config, engine.schedule, self.dtype, sessions)
-        return (cost + tokenizer_cost(engine.model.tokenizer, decode=sessions)).seconds(self.rates)
+        return (cost + tokenizer_cost(require_networks(engine.model).tokenizer, decode=sessions)).seconds(self.rates)
 
     def free(self) -> None:
         """Return the memory that torch keeps for later use."""

@@ -29,9 +29,10 @@ from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
+from playloom.models.config import ModelConfig
 from playloom.models.presets import PRESETS, preset
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
-from playloom.models.world_model import ModelConfig, build_transformer, require_memory
+from playloom.models.world_model import build_transformer, require_memory
 
 CASES = ("order", "many", "absolute")
 MANY_PRESET = "200m"
@@ -212,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=dtypes, help="Default: float32 on a CPU, bfloat16 on a GPU.")
     parser.add_argument("--only", nargs="+", choices=CASES, default=CASES, metavar="CASE", help="Cases to measure.")
     given = parse(parser, arguments)
-    setup = PresetSetup(given, pick_device(given.device))
+    setup = PresetSetup(given, torch.device(pick_device(given.device)))
     rows = preset_rows(setup)
     report(given, [row.to_json() for row in rows], table(rows), setup.device, **setup.metadata)
 

@@ -28,13 +28,16 @@ from _gpt2 import Baseline, measure_baseline
 from _harness import Row, Target, median, options, parse, progress, report, run, run_case, table
 from _roofline import Cost, Setup, frame_cost, prefill_cost, tokenizer_cost
 from playloom.errors import PlayloomError
+from playloom.inference.backend import BackendName
 from playloom.inference.benchmark import benchmark, first_prompt, time_frames
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session, StepInput
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import load_model, model_folder
+from playloom.models.checkpoint import load_model
+from playloom.models.folder import model_folder
 
+RUNTIMES: tuple[BackendName, ...] = ("torch", "onnx", "onnx-int8")
 YOUNG, TURNS = 10, 20  # age of the young dream, and the number of compared frames
 
 
@@ -200,9 +203,11 @@ def env_rows(setup: ModelSetup) -> list[Row]:
 
 
 def backend_rows(setup: ModelSetup) -> list[Row]:
-    """Run torch and onnxruntime in turns: frames of one dream and of eight, and the first frame after a prompt."""
+    """Run the backends in turns: frames of one dream and of eight, environments, the first frame after a prompt."""
+    from playloom.envs.vector import WorldModelVectorEnv
+
     order, rounds = setup.engine.schedule.row_delay, setup.count(12, 5)
-    engines = {name: Engine(setup.model, row_delay=order, backend=name) for name in ("torch", "onnx")}
+    engines: dict[str, Engine] = {name: Engine(setup.model, row_delay=order, backend=name) for name in RUNTIMES}
     rows = []
     for size, least in ((1, 2.0), (8, 1.5)):
         dreams = {
@@ -220,6 +225,22 @@ def backend_rows(setup: ModelSetup) -> list[Row]:
         for one in itertools.chain(*dreams.values()):
             one.close()
 
+    for size in (1, 8, 32):
+        envs = {
+            name: WorldModelVectorEnv(size, engine, setup.known, sampling=setup.sampling, max_steps=None)
+            for name, engine in engines.items()
+        }
+        for one_env in envs.values():
+            one_env.reset(seed=0)
+            one_env.action_space.seed(0)
+
+        def act(name: str, _: int, envs: dict[str, WorldModelVectorEnv] = envs) -> None:
+            envs[name].step(envs[name].action_space.sample())
+
+        rows += _in_turns(f"a step of {size} environment{'s' * (size > 1)}", act, rounds, None)
+        for one_env in envs.values():
+            one_env.close()
+
     def first(name: str, _: int) -> None:
         time_frames(engines[name], setup.prompt, setup.played, 0, sampling=setup.sampling)
 
@@ -229,9 +250,9 @@ def backend_rows(setup: ModelSetup) -> list[Row]:
     ]
 
 
-def _in_turns(title: str, work: Callable[[str, int], None], rounds: int, least: float) -> list[Row]:
-    """Median and shortest time of both backends, and their ratio; the first round of each chooses kernels."""
-    spans: dict[str, list[float]] = {"torch": [], "onnx": []}
+def _in_turns(title: str, work: Callable[[str, int], None], rounds: int, least: float | None) -> list[Row]:
+    """Median and shortest time of each backend, and torch's relative to it; the first round of each chooses kernels."""
+    spans: dict[str, list[float]] = {name: [] for name in RUNTIMES}
     for step in range(1 + rounds):
         for name, seconds in spans.items():
             started = time.perf_counter()
@@ -242,14 +263,14 @@ def _in_turns(title: str, work: Callable[[str, int], None], rounds: int, least: 
         Row("backends", f"{title}, {name}", median(times), "ms", note=f"{name}: shortest {times.min():.0f} ms")
         for name, times in kept.items()
     ]
-    ratios = [float(measure(kept["torch"]) / measure(kept["onnx"])) for measure in (np.median, np.min)]
-    note = f"ratio of the shortest times {ratios[1]:.2f}"
-    detail = {name: times.round(2).tolist() for name, times in kept.items()}
-    target = Target(least=least)
-    return [
-        *rows,
-        Row("backends", f"{title}, torch over onnx", ratios[0], "x", target=target, note=note, detail=detail),
-    ]
+    for name in RUNTIMES[1:]:
+        ratios = [float(measure(kept["torch"]) / measure(kept[name])) for measure in (np.median, np.min)]
+        note = f"ratio of the shortest times {ratios[1]:.2f}"
+        detail: dict[str, Any] = {one: kept[one].round(2).tolist() for one in ("torch", str(name))}
+        target = None if least is None else Target(least=least)
+        row = Row("backends", f"{title}, torch over {name}", ratios[0], "x", target=target, note=note, detail=detail)
+        rows.append(row)
+    return rows
 
 
 CASES: dict[str, Callable[[ModelSetup], list[Row]]] = {

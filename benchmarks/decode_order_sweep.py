@@ -35,7 +35,8 @@ from playloom.evaluation.suite import open_test_set
 from playloom.inference.benchmark import first_prompt, time_frames
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.models.checkpoint import WorldModel, bundled_models, load_model, model_folder
+from playloom.models.checkpoint import WorldModel, load_model
+from playloom.models.folder import bundled_models, model_folder
 
 STEPS = (1, 3, 10)
 """Steps of the dreams at which PSNR is compared."""
@@ -131,7 +132,7 @@ class Sweep:
 
     def results(self) -> list[OrderResult]:
         """Measure raster first, then every row delay below the grid's width."""
-        self.model.tokenizer.check_size(torch.from_numpy(np.array(self.store.frames_FHWC[:1])))
+        self.model.config.tokenizer.check_size(self.store.frames_FHWC[:1])
         width = self.model.config.layout.grid_width
         windows = windows_at(self.model, self.store, self._segments(self.sizes.windows, 1, extra=2))
         return [self._result(windows, delay) for delay in (None, *(delay for delay in ROW_DELAYS if delay < width))]
@@ -167,7 +168,7 @@ class Sweep:
 
 def sweep(given: argparse.Namespace, store: FrameDataset, sizes: EvaluationSettings) -> None:
     """Measure every order of the models and print one table."""
-    rows, lines, models, device = [], [], {}, pick_device(given.device)
+    rows, lines, models, device = [], [], {}, torch.device(pick_device(given.device))
     for name in [given.model] if given.model else bundled_models():
         model = load_model(model_folder(name), device)
         models[model.config.name] = model.fingerprint

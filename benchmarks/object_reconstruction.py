@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from playloom.actions.codec import decode_values
 from playloom.data.recording import Episode, list_episodes, load_episode, load_meta
 from playloom.games.arena.engine import DoomEngine, GameSpec
-from playloom.models.checkpoint import load_model, model_folder
+from playloom.models.checkpoint import load_model
+from playloom.models.folder import model_folder
 
 EPISODES, EVERY, BATCH = 20, 10, 16
 SHOTS = ("PlasmaBall", "LoomBall", "BulletPuff", "Blood", "Rocket")

@@ -1,36 +1,45 @@
-"""Parity of fast and slow paths: cached and reference decoder, bf16 and float32, CUDA graphs and plain frames.
+"""Parity of fast and slow paths: cached and reference decoder, bf16 and float32, CUDA graphs and plain frames, ONNX.
 
     python benchmarks/parity.py --model arena-live
     python benchmarks/parity.py --device cuda          # CUDA graphs too
 
 The cached decoder generates frames greedily and its logits are kept. The reference decoder then runs the same frames
 pass by pass, and its argmax tokens and logits are compared. For bf16 the figure is the share of image codes with the
-same argmax, recorded play given.
+same argmax, recorded play given. onnxruntime and torch decode the frames of all prompts, each code given after it was
+predicted; the note has the difference of their cross-entropies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from torch import Tensor
 
 from _harness import count, options, parse, progress, report, run
 from playloom.cli.common import text_table
+from playloom.data.prompts import find_prompt, list_prompts, load_prompt_file, prompt_folder
 from playloom.device import pick_device
 from playloom.errors import BadInputError
 from playloom.evaluation.likelihood import ROW_DELAYS, hidden_states, order_name
+from playloom.inference.backend import BackendName
 from playloom.inference.benchmark import first_prompt
 from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
 from playloom.inference.decoder import CachedDecoder
 from playloom.inference.engine import Engine
 from playloom.inference.reference_decoder import ReferenceDecoder
-from playloom.inference.sampling import BatchSampler, Sampling
+from playloom.inference.sampling import Sampling
+from playloom.inference.torch_sampling import BatchSampler
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import WorldModel, load_model, model_folder
+from playloom.models.checkpoint import WorldModel, load_model
+from playloom.models.decode_order import card_row_delay
+from playloom.models.folder import model_folder
+from playloom.models.onnx import DESCRIPTION
 from playloom.models.sequence import NO_TOKEN
 
 _HEAD = ("compared", "order", "frames", "tokens", "equal tokens", "largest logit difference", "largest logit")
@@ -149,12 +158,71 @@ def bf16_and_float32(model: WorldModel, narrow: WorldModel, row_delay: int | Non
     )
 
 
+class GivenDraws:
+    """Draws that return given codes, and keep the logits of every slot."""
+
+    entropy_BS = None
+
+    def __init__(self, codes_N: NDArray[np.int64], choices: int) -> None:
+        self.codes_N, self.logits_NC = codes_N, np.full((len(codes_N), choices), np.nan, np.float32)
+
+    def sample(self, logits_BRC: Any, slots_R: Any) -> Any:
+        """Return the given codes of the slots, [1, R], as the kind of array that came in."""
+        slots = np.asarray(slots_R)
+        self.logits_NC[slots] = np.asarray(logits_BRC)[0]
+        codes_1R = self.codes_N[None, slots]
+        return torch.from_numpy(codes_1R) if isinstance(logits_BRC, Tensor) else codes_1R
+
+
+@torch.inference_mode()
+def predicted_logits(engine: Engine, clips: Sequence[Prompt]) -> NDArray[np.float32]:
+    """Return the logits of all codes of recorded frames but each clip's first, [T, N, C]."""
+    decoder, array = engine.decoder, torch.from_numpy if isinstance(engine.decoder, CachedDecoder) else np.asarray
+    found = []
+    for clip in clips:
+        state, codes_TN = decoder.begin(), engine.codes(clip)
+        for index, codes_N in enumerate(codes_TN):
+            decoder.arrange([state])
+            draws = GivenDraws(codes_N, engine.layout.vocab.codebook_size)
+            decoder.dream_frame([state], draws)
+            found += [draws.logits_NC] * (index > 0)
+            if index < len(clip.actions_TA):
+                decoder.give_action([state], array(clip.actions_TA[index : index + 1].astype(np.int64)))
+        decoder.close(state)
+    return np.stack(found)
+
+
+def onnx_and_torch(model: WorldModel, backend: BackendName, clips: Sequence[Prompt]) -> tuple[Parity, str]:
+    """Compare a backend of onnxruntime with torch on recorded play, in the card's order; returns a note too."""
+    row_delay = card_row_delay(model.card)
+    engines = [Engine(model, row_delay=row_delay, backend=name) for name in ("torch", backend)]
+    codes_TN = np.concatenate([engines[0].codes(clip)[1:] for clip in clips])
+    exact, other = (predicted_logits(engine, clips) for engine in engines)
+    nats_T = [
+        -np.take_along_axis(log_softmax(logits, axis=-1), codes_TN[..., None], -1).mean((1, 2))
+        for logits in (exact, other)
+    ]
+    differences_T = nats_T[1] - nats_T[0]
+    error = differences_T.std(ddof=1) / len(differences_T) ** 0.5
+    parity = Parity(
+        compared=f"{backend}, torch",
+        order=order_name(row_delay),
+        frames=len(codes_TN),
+        tokens=codes_TN.size,
+        equal=int((exact.argmax(-1) == other.argmax(-1)).sum()),
+        largest_difference=float(np.abs(exact - other).max()),
+        largest_logit=float(np.abs(exact).max()),
+    )
+    means = f"{nats_T[1].mean():.5f} against torch's {nats_T[0].mean():.5f} nats"
+    return parity, f"{backend}: cross-entropy {means}, difference {differences_T.mean():.5f} +- {error:.5f}."
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare all orders and print one table."""
     parser = options(__doc__, "model", "frames")
     parser.add_argument("--device", default="cpu", help="cpu or cuda.")
     given = parse(parser, arguments)
-    device = pick_device(given.device)
+    device = torch.device(pick_device(given.device))
     model = load_model(model_folder(given.model), device)
     prompt, played = first_prompt(model)
     layout, rows = model.config.layout, []
@@ -169,6 +237,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     narrow = load_model(model_folder(given.model)).to(device, torch.bfloat16)
     rows += [bf16_and_float32(model, narrow, row_delay, prompt) for row_delay in row_delays]
     notes = ["Greedy tokens. Both sides get the same past, so one difference causes no others."]
+    if device.type == "cpu" and model.folder is not None and (model.folder / DESCRIPTION).is_file():
+        folder = prompt_folder(model.folder)
+        prompts = [load_prompt_file(find_prompt(name, folder)) for name in list_prompts(folder)]
+        clips = [
+            Prompt(frames_THWC=one.frames_THWC, actions_TA=one.actions_TA[: len(one.frames_THWC) - 1])
+            for one in prompts
+        ]
+        for backend in ("onnx", "onnx-int8"):
+            progress(f"{backend} and torch")
+            row, note = onnx_and_torch(model, backend, clips)
+            rows.append(row)
+            notes.append(note)
     text, names = text_table(_HEAD, [row.cells() for row in rows]), (model.config.name, model.fingerprint)
     report(given, [asdict(row) for row in rows], text, device, notes, model=names[0], fingerprint=names[1])
 

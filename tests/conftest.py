@@ -15,10 +15,8 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 _CHECKED = [
-    "models.sequence",
-    "models.decode_order",
     "models.transformer.transformer",
-    "models.transformer.kv_cache",
+    "models.transformer.tokens",
     "models.transformer.layers",
     "inference.decoder",
     "inference.reference_decoder",
@@ -26,9 +24,10 @@ _CHECKED = [
 install_import_hook([f"playloom.{name}" for name in _CHECKED], "beartype.beartype")
 
 from playloom.models.checkpoint import WorldModel  # noqa: E402
+from playloom.models.config import ModelConfig  # noqa: E402
 from playloom.models.presets import preset  # noqa: E402
 from playloom.models.tokenizer.tokenizer import FrameTokenizer  # noqa: E402
-from playloom.models.world_model import ModelConfig, build_transformer  # noqa: E402
+from playloom.models.world_model import build_transformer  # noqa: E402
 
 pytest_plugins = ["page_browser"]
 """Modules of tests/support with fixtures. They are session-wide, so that there is one Chromium."""

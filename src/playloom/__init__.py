@@ -26,7 +26,7 @@ _HOMES = {
     "StepResult": "playloom.inference.types",
     "WorldModelEnv": "playloom.envs",
     "WorldModelVectorEnv": "playloom.envs",
-    "bundled_models": "playloom.models.checkpoint",
+    "bundled_models": "playloom.models.folder",
     "list_prompts": "playloom.data.prompts",
     "load": "playloom.api",
     "load_model": "playloom.models.checkpoint",

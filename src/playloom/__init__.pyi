@@ -13,7 +13,7 @@ from playloom.inference.session import StepInput as StepInput
 from playloom.inference.types import Prompt as Prompt
 from playloom.inference.types import StepResult as StepResult
 from playloom.media.output_folder import GeneratedClip as GeneratedClip
-from playloom.models.checkpoint import bundled_models as bundled_models
 from playloom.models.checkpoint import load_model as load_model
+from playloom.models.folder import bundled_models as bundled_models
 
 __version__: str

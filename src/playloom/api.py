@@ -14,14 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from playloom.actions.codec import Schema
 from playloom.actions.script import Action, as_script
 from playloom.atomic_io import atomic_write
-from playloom.device import set_threads
 from playloom.errors import CheckpointError, MissingExtraError
 from playloom.games import render
+from playloom.inference.backend import BackendName
 from playloom.inference.engine import Engine
 from playloom.inference.generate import DreamJob, GenerationConfig, generate_clip, open_engine
 from playloom.inference.sampling import Sampling
@@ -30,11 +28,10 @@ from playloom.inference.types import Mode, Prompt
 from playloom.media.images import ResizeMode
 from playloom.media.output_folder import GeneratedClip
 from playloom.models.card import CARD
-from playloom.models.checkpoint import bundled_models, save_model
 from playloom.models.decode_order import DecodeOrder
+from playloom.models.folder import FILES, bundled_models, copy_model
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ["model.json", "*.safetensors", "*.md", "prompts/*"]
 _HUB_HEADER = "---\nlibrary_name: playloom\ntags: [world-model]\n---\n"
 
 
@@ -48,7 +45,7 @@ class Model:
     def __repr__(self) -> str:
         world_model = self.engine.model
         millions = world_model.config.parameter_count / 1e6
-        return f"Model({self.name}, {millions:.1f} million parameters on {world_model.device})"
+        return f"Model({self.name}, {millions:.1f} million parameters on {self.engine.device})"
 
     @property
     def name(self) -> str:
@@ -124,7 +121,7 @@ class Model:
         Args are those of `dream`. Notes on the prompt become Python warnings.
         """
         config = GenerationConfig(**self._start(prompt, seed, sampling, context, start_step, resize))
-        found, data = config.read_prompt(self.engine.model, horizon=0, render=render)
+        found, data = config.read_prompt(self.engine, horizon=0, render=render)
         for note in data.notes:
             warnings.warn(note, stacklevel=2)
         return self.engine.open(found, sampling=config.sampling(self.engine.model), seed=seed)
@@ -150,8 +147,20 @@ class Model:
         }
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder for `load`: `model.json`, `card.md` and the weights (float16 where that changes no number)."""
+        """Write a folder for `load`: `model.json`, `card.md` and the weights (float16 where that changes no number).
+
+        Where onnxruntime runs the model, its files are copied.
+        """
         world_model = self.engine.model
+        if not world_model.networks:
+            assert world_model.folder is not None
+            copy_model(world_model.folder, Path(folder))
+            return
+        import torch
+
+        from playloom.models.checkpoint import require_networks, save_model
+
+        world_model = require_networks(world_model)
         states = [tensor for network in world_model.networks for tensor in network.state_dict().values()]
         exact = all(torch.equal(t.half().to(t.dtype), t) for t in states if t.is_floating_point())
         save_model(folder, world_model, torch.float16 if exact else None)
@@ -190,6 +199,7 @@ def load(
     *,
     device: str = "auto",
     decode_order: DecodeOrder | None = None,
+    backend: BackendName = "auto",
     revision: str | None = None,
     token: str | None = None,
     cache_dir: str | Path | None = None,
@@ -202,6 +212,8 @@ def load(
             bundled model.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         decode_order: `raster` or the row delay of the decoding order; None: the card's, else raster.
+        backend: what runs the networks: `torch`, `onnx` (onnxruntime, on a CPU), `onnx-int8` (weights of 8 bits, less
+            exact), or `auto`: onnx-int8 on a CPU where the model has ONNX graphs, else torch.
         revision: branch, tag or commit on the Hub.
         token: access token of the Hub.
         cache_dir: folder of downloads; None: the Hub's own.
@@ -209,20 +221,20 @@ def load(
 
     Raises:
         CheckpointError: when there is no such model, or its files are damaged.
-        MissingExtraError: when a Hub model is named and huggingface_hub is not installed.
+        MissingExtraError: when torch is needed, or a Hub model is named, and the package for it is not installed.
         PlayloomError: when the device is not there, or has too little memory.
     """
-    set_threads()
     if isinstance(model, str) and _HUB_ID.fullmatch(model) and not Path(model).parent.exists():
         options = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         model = _download(model, options)
-    return Model(open_engine(None if model is None else str(model), device=device, decode_order=decode_order))
+    name = None if model is None else str(model)
+    return Model(open_engine(name, device=device, decode_order=decode_order, backend=backend))
 
 
 def _download(repo_id: str, options: Mapping[str, Any]) -> str:
     hub = _hub()
     try:
-        return str(hub.snapshot_download(repo_id, allow_patterns=_HUB_FILES, **options))
+        return str(hub.snapshot_download(repo_id, allow_patterns=list(FILES), **options))
     except (OSError, ValueError) as error:  # base classes of the Hub's and the network's errors
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{repo_id} cannot be loaded from the Hugging Face Hub: {reason:.300}") from error

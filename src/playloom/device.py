@@ -1,18 +1,22 @@
 """Devices, dtypes, threads, memory and random generators.
 
-torch is imported by the functions that need it, so that `playloom --help` is fast.
+torch is optional: only the functions that need it import it.
 """
 
 from __future__ import annotations
 
+import ctypes
+import importlib.metadata
 import os
 import platform
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from playloom.errors import ConfigError, did_you_mean
+from playloom.errors import ConfigError, MissingExtraError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +24,20 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """Return torch's device; `auto` is the first CUDA device, else `cpu` (never the untested `mps`)."""
+def pick_device(name: str = "auto") -> str:
+    """Return the name of a device; `auto` is the first CUDA device, else `cpu` (never the untested `mps`).
+
+    torch, which takes a second to import, is imported only where it may find a GPU.
+    """
+    installed = find_spec("torch") is not None
+    if name == "cpu" or (name == "auto" and not (installed and _has_gpu_driver())):
+        return "cpu"
+    if not installed:
+        raise MissingExtraError.of("torch", "gpu")
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -37,15 +49,16 @@ def pick_device(name: str = "auto") -> torch.device:
         there = device.type == "cpu" or (device.type == "mps" and torch.backends.mps.is_available())
     if not there:
         raise ConfigError(f"device {name} is not available here; use --device auto or --device cpu")
-    return device
+    return str(device)
 
 
 def free_memory(device: torch.device | str = "cpu") -> int:
     """Return the free bytes of a device; those of the main memory for all but CUDA devices."""
     import psutil
-    import torch
 
-    if torch.device(device).type == "cuda":
+    if str(device).startswith("cuda"):
+        import torch
+
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
 
@@ -70,18 +83,25 @@ def usable_cores() -> int:
     return max(1, min(cores, _cgroup_quota() or cores))
 
 
+def cpu_threads() -> int:
+    """Return the threads of one operation: `OMP_NUM_THREADS`, else `usable_cores()`."""
+    chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(chosen) if chosen.isdigit() and int(chosen) else usable_cores()
+
+
 def set_threads(threads: int | None = None) -> int:
-    """Set the number of threads of one torch operation, and return the number in use.
+    """Set the number of threads of one operation, for torch too if it is imported, and return the number in use.
 
     None keeps torch's own number, at most `usable_cores()` unless `OMP_NUM_THREADS` is set.
     """
-    import torch
-
+    torch: Any = sys.modules.get("torch")
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is out of range: got {threads}, expected 1 or more")
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # for processes it starts, and so that nothing adapts it
-    elif os.environ.get("OMP_NUM_THREADS"):
+    if torch is None:
+        return cpu_threads()
+    if threads is None and os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads()
     torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
     return torch.get_num_threads()
@@ -97,16 +117,15 @@ def limit_spinning() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Return what speed depends on: processor, cores, accelerator, versions."""
-    import torch
-
+def machine(device: torch.device | str) -> dict[str, Any]:
+    """Return what speed depends on: processor, cores, accelerator, versions (None: not installed)."""
+    torch: Any = sys.modules.get("torch")
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "torch": torch.__version__,
+        "threads": cpu_threads() if torch is None else torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if str(device).startswith("cuda") else str(device),
+        **{name: _version(name) for name in ("torch", "onnxruntime")},
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
     }
@@ -138,6 +157,23 @@ def _cgroup_quota() -> int | None:
         except OSError:
             return None
     return max(1, round(int(quota) / int(period))) if quota.isdigit() and int(period) > 0 else None
+
+
+def _has_gpu_driver() -> bool:
+    if Path("/dev/kfd").exists():  # AMD
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu_name() -> str:

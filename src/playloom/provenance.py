@@ -44,6 +44,8 @@ class Manifest:
     """Temperature, top-k, top-p and others."""
     order: str | None = None
     """Decoding order of a frame's codes."""
+    backend: str | None = None
+    """What ran the networks, `torch`, `onnx` or `onnx-int8`: their frames of one seed differ."""
     prompt: str | None = None
     """Name of a bundled prompt, or of a file without its folders."""
     prompt_kind: str | None = None

@@ -8,6 +8,7 @@ import http.server
 import io
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL import Image
 
 from page_browser import STUB_GAMEPAD, opened
 from playloom.data.prompts import find_prompt, load_prompt_file
-from playloom.models.checkpoint import load_model, model_folder
+from playloom.inference.generate import open_engine
 from playloom.server.static_page import write_static_page
 
 LIVE = ".stage[data-live=true]"
@@ -54,7 +55,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("static") / "site"
-    write_static_page(load_model(model_folder("arena-live")), folder)
+    write_static_page(open_engine("arena-live"), folder)
     return folder
 
 
@@ -108,7 +109,7 @@ def test_it_plays_from_files_alone_and_offline(browser, files):
         page.evaluate("window.stub.axes = [0, 0, 1, 0]")
         page.wait_for_selector("[data-stick=right] kbd.right[data-held=true]")
         seen = [first, *(step(page) for _ in range(5))]
-        moves = [np.abs(after - before).mean() for before, after in zip(seen[:-1], seen[1:], strict=True)]
+        moves = [np.abs(after - before).mean() for before, after in pairwise(seen)]
         assert min(moves) > 1, "every frame differs while the stick turns"
         page.wait_for_selector("text=turn right")
 

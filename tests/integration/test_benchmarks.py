@@ -100,8 +100,10 @@ def test_weights_and_flops_are_those_of_the_networks(changes):
     blocks = sum(weight.numel() for weight in (*net.blocks.parameters(), *net.norm.parameters()))
     assert pass_weights(config) == blocks + net.token.weight[:codes].numel()
     inputs_1TP = torch.zeros(1, 4, config.layout.positions, dtype=torch.int64)
-    masked = config.transformer.layers * attention_flops(config.transformer, int((~order.visible_PP()).sum()))
-    counted = counted_flops(lambda: net(inputs_1TP, order.visible_PP()))
+    masked = config.transformer.layers * attention_flops(
+        config.transformer, int((~torch.from_numpy(order.visible_PP)).sum())
+    )
+    counted = counted_flops(lambda: net(inputs_1TP, torch.from_numpy(order.visible_PP)))
     assert counted == sum(step_flops(config, order, past, logits=False) + masked for past in range(4))
     hidden_ND = torch.zeros(config.layout.image_slots, config.transformer.width)
     head = counted_flops(lambda: net.logits(hidden_ND, 0, codes))

@@ -6,7 +6,16 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from playloom.actions.script import parse_script
+from playloom.data.prompts import find_prompt, load_prompt_file
+from playloom.inference.engine import Engine
+from playloom.inference.sampling import Sampling
+from playloom.inference.types import Prompt
+from playloom.models.checkpoint import load_model
+from playloom.models.onnx.export import export_onnx
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -27,7 +36,7 @@ def run(tmp_path, monkeypatch, capsys):
 
 def test_they_are_short():
     names = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert [name[:2] for name in names] == ["01", "02", "03", "04", "05", "06"]
+    assert [name[:2] for name in names] == ["01", "02", "03", "04", "05", "06", "07"]
     lines = [len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) for name in names]
     assert max(lines[:5]) <= 40 and max(lines) <= 200
 
@@ -45,6 +54,24 @@ def test_they_are_short():
 def test_they_run(name, arguments, written, tmp_path, run):
     said = run(name, *arguments)
     assert said.strip() and all((tmp_path / file).stat().st_size > 0 for file in written)
+
+
+@pytest.mark.slow
+def test_a_program_without_playloom_makes_the_same_pictures(tmp_path, monkeypatch):
+    folder, prompt = tmp_path / "model", load_prompt_file(find_prompt("plaza-explorer"))
+    export_onnx("arena-live", folder)
+    about = json.loads((folder / "onnx.json").read_text(encoding="utf-8"))
+    about["sampling"]["temperature"] = 1e-6
+    (folder / "onnx.json").write_text(json.dumps(about), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["", str(folder), str(find_prompt("plaza-explorer"))])
+    made = runpy.run_path(str(EXAMPLES / "07_onnx_without_playloom.py"))["pictures"]
+    engine = Engine(load_model("arena-live"), row_delay=2, backend="onnx")
+    context = Prompt(frames_THWC=prompt.frames_THWC[:10], actions_TA=prompt.actions_TA[:9])
+    actions_SA = np.stack([prompt.actions_TA[9], *[parse_script("forward").values_SA[0]] * 29])
+    steps = engine.dream(context, steps=30, actions_SA=actions_SA, sampling=Sampling(temperature=0.0))
+    assert all((np.asarray(picture) == step.frame_HWC).all() for picture, step in zip(made, steps, strict=True))
+    assert (tmp_path / "onnx.gif").stat().st_size > 0
 
 
 @pytest.mark.slow

@@ -16,23 +16,37 @@ from playloom.envs import ENV_ID
 from playloom.models.checkpoint import save_model
 from training_toys import frame_store
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parents[2]
+
+
+def name_of(line: str) -> str:
+    return Requirement(line).name
+
+
+def applies(line: str) -> bool:
+    marker = Requirement(line).marker
+    return marker is None or marker.evaluate({"extra": ""})
 
 
 def base_packages() -> set[str]:
     """Names of the packages that a plain `pip install playloom` brings, as far as they are here."""
     found: set[str] = set()
-    waiting = ["playloom"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    waiting = [name_of(line) for line in project["dependencies"] if applies(line)]
     while waiting:
         try:
             needs = distribution(waiting[-1]).requires or []
         except PackageNotFoundError:  # of another platform
             needs = []
         found.add(waiting.pop())
-        wanted = [Requirement(line) for line in needs]
-        waiting += [need.name for need in wanted if not need.marker or need.marker.evaluate({"extra": ""})]
+        waiting += [name_of(line) for line in needs if applies(line)]
         waiting = [name for name in waiting if name not in found]
-    return found - {"playloom"}
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +79,10 @@ def run(bare: Path, folder: Path, program: str, *words: str) -> subprocess.Compl
 
 
 def test_the_wheel_dreams_without_extras(bare, tmp_path):
-    code = "import playloom; print(playloom.__file__); import fastapi"
-    imported = run(bare, tmp_path, "python", "-c", code)
-    assert imported.stdout.startswith(str(bare.parent)) and "No module named 'fastapi'" in imported.stderr
+    code = "import playloom; print(playloom.__file__); import {}"
+    for name in ("fastapi", "torch"):
+        imported = run(bare, tmp_path, "python", "-c", code.format(name))
+        assert imported.stdout.startswith(str(bare.parent)) and f"No module named '{name}'" in imported.stderr
     help_ = run(bare, tmp_path, "playloom", "--help")
     assert help_.returncode == 0 and "dream" in help_.stdout, help_.stderr
     dreamed = run(bare, tmp_path, "playloom", "dream", "--steps", "1", "--out", "out")

@@ -17,7 +17,8 @@ from playloom.data.prompts import find_prompt, list_prompts, load_prompt_file, p
 from playloom.envs import WorldModelEnv
 from playloom.errors import BadInputError, CheckpointError, ConfigError, PictureError, RecordingError
 from playloom.media.clips import read_dream_clip
-from playloom.models.checkpoint import load_model, read_card
+from playloom.models.checkpoint import load_model
+from playloom.models.folder import read_card
 from playloom.training.artifacts import load_origin, load_tokenizer
 from playloom.training.data_source import detect_dataset_kind
 from training_toys import HEIGHT, WIDTH, frame_store, scroll, stick_actions

@@ -14,10 +14,10 @@ pytest.importorskip("onnx")
 
 from conftest import loud_model, tiny_config
 from playloom.cli.app import app
+from playloom.data.prompts import find_prompt, load_prompt
 from playloom.errors import BadInputError
 from playloom.inference.engine import Engine
 from playloom.inference.types import Prompt
-from playloom.data.prompts import find_prompt, load_prompt
 from playloom.models.checkpoint import load_model, save_model
 from playloom.models.onnx.export import export_onnx
 from playloom.provenance import stamp
@@ -28,13 +28,13 @@ RUNTIME = Path(__file__).parents[2] / "web/node_modules/onnxruntime-web/dist/ort
 
 def saved(folder, **changes):  # type: ignore[no-untyped-def]
     save_model(folder, loud_model(tiny_config(**changes)))
-    return load_model(folder)
+    return Engine(load_model(folder), backend="torch")
 
 
 def test_the_folder_has_all_that_the_page_asks_for(tmp_path):
-    world = saved(tmp_path / "model")
+    engine = saved(tmp_path / "model")
     export_onnx(tmp_path / "model")
-    sizes = write_static_page(world, tmp_path / "site")
+    sizes = write_static_page(engine, tmp_path / "site")
     site = json.loads((tmp_path / "site/model/site.json").read_text())
     assert all(sizes[path] == bytes_ for path, bytes_ in site["files"].items())
     assert {f"model/{graph['file']}" for graph in site["description"]["graphs"].values()} < set(site["files"])
@@ -44,9 +44,10 @@ def test_the_folder_has_all_that_the_page_asks_for(tmp_path):
     page = (tmp_path / "site/index.html").read_text()
     assert "playloom-static" in page and "manifest.webmanifest" in page
 
-    size = world.config.tokenizer.frame_height, world.config.tokenizer.frame_width
+    frames = engine.model.config.tokenizer
+    size = frames.frame_height, frames.frame_width
     data = load_prompt(find_prompt("plaza-rusher"), context=4, frame_size=size)
-    codes_TN = Engine(world).codes(Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA))
+    codes_TN = engine.codes(Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA))
     kept = site["prompts"]["plaza-rusher"]
     assert kept["codes"] == codes_TN.tolist() and kept["actions"] == data.actions_TA.tolist()
 
@@ -72,11 +73,11 @@ def test_the_packaged_runtime_is_that_of_the_page(tmp_path):
     ("changes", "words"), [({"positions": "absolute"}, "positions are absolute"), (None, "no ONNX graphs")]
 )
 def test_a_model_that_cannot_run_in_a_browser_is_a_sentence(tmp_path, changes, words):
-    world = saved(tmp_path / "model", **(changes or {}))
+    engine = saved(tmp_path / "model", **(changes or {}))
     if changes is not None:
         export_onnx(tmp_path / "model")
     with pytest.raises(BadInputError, match=words):
-        write_static_page(world, tmp_path / "site")
+        write_static_page(engine, tmp_path / "site")
     assert not (tmp_path / "site").exists()
 
 

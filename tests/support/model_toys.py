@@ -5,7 +5,8 @@ import dataclasses
 import torch
 
 from playloom.models.checkpoint import WorldModel
-from playloom.models.heads import HeadsConfig, StateConfig, build_heads
+from playloom.models.heads import HeadsConfig, StateConfig
+from playloom.models.heads_network import build_heads
 
 HEALTH = StateConfig(name="health", mean=70.0, scale=20.0)
 HEADS = HeadsConfig(reward="sign", termination=True, states=(HEALTH,), width=8)

@@ -1,10 +1,18 @@
 """The levels of the rooms as data: imports point down, and no two modules import each other."""
 
 import ast
+import re
+import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "playloom"
 LEVELS = [
@@ -22,7 +30,7 @@ LEVELS = [
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 ROOMS = [path.parent.name for path in SOURCE.glob("*/__init__.py")]
 FENCES = {
-    "torch": {"actions", "provenance", "media", "games", "client"},  # rooms that must not know it
+    "torch": {"actions", "provenance", "media", "games", "client", "envs", "server"},  # rooms that must not know it
     "gymnasium": set(LEVEL) - {"games", "envs"},
     "vizdoom": set(LEVEL) - {"games"},
     "scipy": set(LEVEL) - {"games", "evaluation"},
@@ -41,6 +49,14 @@ FENCES = {
     "typer": set(LEVEL) - {"cli"},
     "rich": set(LEVEL) - {"cli"},
 }
+NETWORKS = {"torch", "einops", "jaxtyping", "safetensors", "onnx"}
+"""Packages that only trainings, evaluations and exports need, and the backend torch."""
+WITH_NETWORKS = (
+    r"training\..+|evaluation\.(?!online|config|report)\w+|models\.(checkpoint|heads_network|world_model)"
+    r"|models\.tokenizer\.(?!config)\w+|models\.transformer\.(?!config|kv_cache)\w+|models\.onnx\.\w+"
+    r"|inference\.(torch_\w+|decoder|reference_decoder|cuda_graphs|features|threads)"
+)
+"""Modules that may import them; every other module works without."""
 EXEMPT = {"upscale.py"}
 """Files behind the fences: the upscaler runs a network of its own, and imports torch only then."""
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -72,6 +88,40 @@ def imports(path: Path) -> list[tuple[str, int]]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             found += [(name if name in MODULES else node.module, node.lineno) for name in names]
     return found
+
+
+def imports_of_body(body: list[ast.stmt]) -> set[str]:
+    """Modules imported when a module is imported: not in functions, nor under TYPE_CHECKING."""
+    found: set[str] = set()
+    for node in body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
+        elif isinstance(node, ast.Try | ast.If) and "TYPE_CHECKING" not in ast.unparse(node)[:20]:
+            found |= imports_of_body([*node.body, *node.orelse])
+    return found
+
+
+@cache
+def imported_with(module: str) -> frozenset[str]:
+    """Everything outside the package that is imported with a module, by its own imports or those of others."""
+    seen, waiting = {module}, [module]
+    while waiting:
+        name = waiting.pop()
+        parents = {name.rpartition(".")[0]} - {""}
+        new = (imports_of_body(tree_of(MODULES[name]).body) | parents) - seen
+        seen |= new
+        waiting += [name for name in new if name in MODULES]
+    return frozenset(name.split(".")[0] for name in seen)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_networks_need_torch(module):
+    if re.fullmatch(WITH_NETWORKS, module.removeprefix("playloom.")):
+        return
+    assert not imported_with(module) & NETWORKS
 
 
 def room_of(module: str) -> str:
@@ -129,15 +179,15 @@ def test_text_files_are_utf8(path):
             assert "encoding" in named or path.name == "device.py", f"{path.name}:{call.lineno}: {name} of no encoding"
 
 
-def test_the_base_install_brings_no_torchvision_and_no_cuda():
+def test_the_base_install_brings_no_torch_and_no_cuda():
     """torchvision breaks beside a CPU torch; CUDA packages are gigabytes. Checked where torch is a CPU build."""
     import importlib.metadata as metadata
 
     import torch
 
-    assert metadata.requires("playloom") is not None
-    base = [r for r in metadata.requires("playloom") or [] if "extra ==" not in r]
-    assert not [r for r in base if r.lower().startswith(("torchvision", "torchaudio", "nvidia"))]
+    project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    base = {Requirement(line).name for line in project["dependencies"] if "< '3.11'" not in line}
+    assert base and not base & {*NETWORKS, "torchvision", "torchaudio"}
     if torch.version.cuda is None:
         names = {(d.metadata["Name"] or "").lower() for d in metadata.distributions()}
         assert not [n for n in names if n.startswith(("torchvision", "torchaudio", "nvidia-"))]

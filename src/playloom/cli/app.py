@@ -14,7 +14,7 @@ import typer
 import playloom
 from playloom.cli import capture, data, dream, evaluate, models, serve, train
 from playloom.device import limit_spinning
-from playloom.errors import PlayloomError
+from playloom.errors import MissingExtraError, PlayloomError
 
 app = typer.Typer(
     name="playloom",
@@ -68,6 +68,11 @@ def main() -> None:
         sys.exit(app(standalone_mode=False) or 0)
     except PlayloomError as error:
         typer.echo(f"playloom: {error}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        typer.echo(f"playloom: {MissingExtraError.of('torch', 'train')}", err=True)
         sys.exit(2)
     except typer.Abort:
         sys.exit(1)

@@ -111,9 +111,11 @@ TopP = Annotated[
 NumberedOut = Annotated[
     Path, typer.Option(callback=numbered_folder, help="Output folder; numbered after an earlier one.")
 ]
-_BACKEND = typer.Option(help="torch; onnx: onnxruntime, on a CPU, after `export onnx`; auto: onnx where it can run.")
-Backend = Annotated[Literal["torch", "onnx", "auto"], _BACKEND]
-BackendOrNone = Annotated[Literal["torch", "onnx", "auto"] | None, _BACKEND]
+_BACKEND = typer.Option(
+    help="torch; onnx: onnxruntime, on a CPU; onnx-int8: with 8-bit weights; auto: onnx-int8 on a CPU, if it can."
+)
+Backend = Annotated[Literal["torch", "onnx", "onnx-int8", "auto"], _BACKEND]
+BackendOrNone = Annotated[Literal["torch", "onnx", "onnx-int8", "auto"] | None, _BACKEND]
 Timestamp = Annotated[
     bool, typer.Option("--timestamp", help="Put the time into manifests; two runs then differ in their bytes.")
 ]
@@ -122,7 +124,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one line
 # -- Groups of options: several commands share each ------------------------------------------------------------------
 
 
-def engine(model: Model = None, decode_order: DecodeOrder = None, device: Device = "auto") -> None:
+def engine(
+    model: Model = None, decode_order: DecodeOrder = None, device: Device = "auto", backend: Backend = "auto"
+) -> None:
     """The model, and how it decodes."""
 
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from playloom.inference.generate import DreamReport
     from playloom.inference.realtime.run import LiveResult
 
-_NOT_WITH_CLIPS = ("prompt", "mode", "actions", "schema", "start_step", "resize", "timestamp", "backend")
+_NOT_WITH_CLIPS = ("prompt", "mode", "actions", "schema", "start_step", "resize", "timestamp")
 _ONLY_WITH_CLIPS = ("protocol", "batch", "max_files")
-_WITH_PAGE = ("model", "decode_order", "device", "threads", "port", "browser", "headless")
+_WITH_PAGE = ("model", "decode_order", "device", "backend", "threads", "port", "browser", "headless")
 
 
 @common.with_options(common.prompt, common.sampling, common.engine)
@@ -40,7 +40,6 @@ def dream_command(
     out: common.NumberedOut = Path("out/dream"),
     sampling: dict[str, Any],
     engine: dict[str, Any],
-    backend: common.Backend = "torch",
     threads: common.Threads = None,
     clips: Annotated[
         Path | None, typer.Option(help="Generate from a folder of .npz clips (images, actions) instead of one prompt.")
@@ -72,8 +71,7 @@ def dream_command(
         from playloom.inference.generate import DreamJob, run_dream
 
         set_threads(threads)
-        kinds = {"mode": mode, "backend": backend}
-        job = DreamJob(steps=steps, actions=actions, out=out, **kinds, **prompt, **sampling, **engine)  # type: ignore[arg-type]
+        job = DreamJob(mode=mode, steps=steps, actions=actions, out=out, **prompt, **sampling, **engine)
         report = run_dream(job, render=render, progress=bar, stop=stop)
     _print_report(report, as_json)
     if report.clip.stopped:
@@ -185,7 +183,8 @@ def play_command(
     if not headless:
         names = [str(parameter.name) for parameter in call.command.params if parameter.name not in _WITH_PAGE]
         common.refuse(call, names, "applies to --headless only")
-        _serve(threads=threads, port=port, browser=browser, **engine)
+        given = {name: value for name, value in engine.items() if value != "auto"}  # else the environment decides
+        _serve(threads=threads, port=port, browser=browser, **given)
         return
     common.refuse(call, ("port", "browser"), "does not apply to --headless")
     _play_headless(live, {"out": out, **engine, **prompt, **sampling}, threads, as_json)

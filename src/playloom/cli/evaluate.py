@@ -26,10 +26,12 @@ Player = Literal["model", "repeat", "random", "rusher", "sniper", "collector", "
 _OF_MODEL = ("model", "temperature", "top_k", "top_p", "device", "threads")
 
 
-@common.with_options(common.sampling, common.engine)
+@common.with_options(common.sampling)
 def evaluate_command(
     *,
-    engine: dict[str, Any],
+    model: common.Model = None,
+    decode_order: common.DecodeOrder = None,
+    device: common.Device = "auto",
     data: Annotated[
         Path | None,
         typer.Option(exists=True, help="Frame store or recordings with test episodes; default: record a small set."),
@@ -47,6 +49,7 @@ def evaluate_command(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer segments: a rough estimate.")] = False,
     sampling: dict[str, Any],
     seed: Annotated[int, typer.Option(min=0, help="Seed of segments and dreams.")] = 0,
+    backend: common.Backend = "torch",
     game: Annotated[bool, typer.Option(help="Also hold the inputs in the real game, as a baseline.")] = True,
     threads: common.Threads = None,
     update_card: Annotated[
@@ -64,17 +67,18 @@ def evaluate_command(
     path = out or cache_dir / "evaluation.json"
     common.out_file(path)
     ensure_writable(cache_dir / "horizon.png")
-    settings = partial(_settings, engine["decode_order"], common.read_settings(config), sampling, quick, game, seed)
+    sizes = {**common.read_settings(config), "backend": backend}
+    settings = partial(_settings, decode_order, sizes, sampling, quick, game, seed)
     latest: list[Report] = []
     with common.progress("evaluating") as bar:
         try:
             with common.stopping("the figures of finished parts are written", after_step=False):
                 from playloom.device import set_threads
-                from playloom.evaluation.suite import require_extra
+                from playloom.evaluation.config import require_extra
 
                 require_extra()
                 set_threads(threads)
-                result = _measure(engine, data, settings, cache_dir, bar, latest)
+                result = _measure(model, device, data, settings, cache_dir, bar, latest)
         except typer.Exit:
             if latest:
                 latest[-1].write(path)
@@ -82,12 +86,13 @@ def evaluate_command(
             raise
     result.write(path)
     if update_card:
-        _update_card(engine["model"], result)
+        _update_card(model, result)
     _print_result(result, path, cache_dir, markdown, as_json)
 
 
 def _measure(
-    engine: Mapping[str, Any],
+    name: str | None,
+    device: str,
     data: Path | None,
     settings: Callable[[WorldModel], EvaluationSettings],
     cache_dir: Path,
@@ -97,9 +102,10 @@ def _measure(
     """Evaluate; `latest` gets a report after every part."""
     from playloom.device import pick_device
     from playloom.evaluation.suite import PARTS, evaluate, open_test_set
-    from playloom.models.checkpoint import load_model, model_folder
+    from playloom.models.checkpoint import load_model
+    from playloom.models.folder import model_folder
 
-    model = load_model(model_folder(engine["model"]), pick_device(engine["device"]))
+    model = load_model(model_folder(name), pick_device(device))
     sizes = settings(model)
     store = open_test_set(data, cache_dir, lambda what, done, total: bar(done, total, what))
     pieces = itertools.count(1)
@@ -113,7 +119,7 @@ def _measure(
 
 def _update_card(model: str | None, result: Report) -> None:
     from playloom.evaluation.report import markdown
-    from playloom.models.checkpoint import model_folder, update_card
+    from playloom.models.folder import model_folder, update_card
 
     figures = result.to_json()
     settings = figures["run"]["settings"]

@@ -23,7 +23,7 @@ def models_command(
 ) -> None:
     """List bundled models, bundled prompts and named sizes, or show one model's card."""
     from playloom.data.prompts import list_prompts
-    from playloom.models.checkpoint import bundled_models, read_card
+    from playloom.models.folder import bundled_models, read_card
     from playloom.models.presets import PRESETS
 
     if name is not None:
@@ -124,7 +124,7 @@ def _plan_rows(plan: TrainingPlan, machine: Machine) -> list[list[str]]:
 def bench_command(
     model: common.Model = None,
     device: common.Device = "auto",
-    backend: common.Backend = "torch",
+    backend: common.Backend = "auto",
     frames: Annotated[int, typer.Option(min=1, help="Frames of the long dream.")] = 300,
     threads: common.Threads = None,
     as_json: common.Json = False,
@@ -145,7 +145,8 @@ def bench_command(
         return
     where = result["machine"]
     name = where["cpu"] if where["device"] == "cpu" else where["device"]
-    typer.echo(f"{result['model']}, {result['dtype']}, {name}, {common.count(where['threads'], 'thread')}")
+    with_what = f"{result['backend']}, {result['dtype']}"
+    typer.echo(f"{result['model']}, {with_what}, {name}, {common.count(where['threads'], 'thread')}")
     typer.echo(common.text_table(("figure", "value"), _speed_rows(result)))
 
 
@@ -198,7 +199,6 @@ def export_onnx_command(
             callback=common.own_folder, help="Folder for the graphs and copies of the weights. Default: the model's."
         ),
     ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Products with weights of 8 bits: faster, less exact.")] = False,
 ) -> None:
     """Write a model's networks as ONNX graphs that use the weights files where they lie, and onnx.json about them.
 
@@ -206,5 +206,5 @@ def export_onnx_command(
     """
     from playloom.models.onnx.export import export_onnx
 
-    for path in export_onnx(model, out, int8=int8):
+    for path in export_onnx(model, out):
         typer.echo(path)

@@ -88,10 +88,10 @@ def serve_command(
 
 
 def _write_static(model: str | None, folder: Path) -> None:
-    from playloom.models.checkpoint import load_model, model_folder
+    from playloom.inference.generate import open_engine
     from playloom.server.static_page import write_static_page
 
-    sizes = write_static_page(load_model(model_folder(model)), folder)
+    sizes = write_static_page(open_engine(model), folder)
     typer.echo(f"{folder}: {common.count(len(sizes), 'file')}, {sum(sizes.values()) / 1e6:.1f} MB")
     typer.echo(f"Any web server can serve it: python -m http.server -d {folder} 8000")
     typer.echo("then open http://127.0.0.1:8000. On other hosts it needs HTTPS for threads and for use offline.")

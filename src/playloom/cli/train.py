@@ -21,7 +21,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from playloom.models.world_model import ModelConfig
+    from playloom.models.config import ModelConfig
     from playloom.training.artifacts import PretrainedModel
     from playloom.training.data_source import PrepareOptions
     from playloom.training.task import TrainingResult
@@ -293,8 +293,8 @@ def with_flags(values: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str,
 
 def read_config(path: Path | None, name: str | None) -> tuple[ModelConfig, dict[str, Any]]:
     """Read the model's sizes (the file's `model`, else the preset) and the other settings of the file."""
+    from playloom.models.config import ModelConfig
     from playloom.models.presets import preset
-    from playloom.models.world_model import ModelConfig
 
     values = common.read_settings(path)
     own = values.pop("model", None)

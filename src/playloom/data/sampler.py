@@ -11,9 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.errors import RecordingError
@@ -71,16 +69,16 @@ def alive_spans(spans: Sequence[EpisodeSlice], dead_F: NDArray[np.float32]) -> t
     return tuple(result)
 
 
-def token_windows(store: TokenDataset, rows_BT: NDArray[np.int64]) -> dict[str, Tensor]:
+def token_windows(store: TokenDataset, rows_BT: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
     """Gather `codes`, int64 [B, T, N], and `actions`, int64 [B, T, A] in slot order, of these rows."""
     columns: dict[str, NDArray[Any]] = {"codes": store.tokens_FN, "actions": store.actions_FA}
-    return {name: torch.from_numpy(column[rows_BT].astype(np.int64)) for name, column in columns.items()}
+    return {name: column[rows_BT].astype(np.int64) for name, column in columns.items()}
 
 
-def frame_batch(store: FrameDataset, rows_B1: NDArray[np.int64]) -> Tensor:
+def frame_batch(store: FrameDataset, rows_B1: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Gather single pictures (windows of one step): uint8 [B, H, W, 3] in [0, 255]."""
     rows = np.sort(rows_B1[:, 0])  # ascending rows read the disk forwards; the order inside a batch means nothing
-    return torch.from_numpy(store.frames_FHWC[rows])
+    return np.asarray(store.frames_FHWC[rows])
 
 
 def step_labels(dataset: FrameDataset | TokenDataset, states: Sequence[str] = ()) -> dict[str, NDArray[np.float32]]:

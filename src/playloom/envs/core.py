@@ -18,14 +18,15 @@ from playloom.device import pick_device
 from playloom.envs.actions import Actions, make_action_mapper
 from playloom.envs.prompts import InitialStates, Prompts, prompt_sources
 from playloom.errors import ActionError, BadInputError, ConfigError
+from playloom.inference.backend import BackendName
 from playloom.inference.engine import Engine
 from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session, StepInput
 from playloom.inference.types import StepResult
-from playloom.models.checkpoint import model_folder
 from playloom.models.decode_order import DecodeOrder
-from playloom.models.heads import StepPrediction
+from playloom.models.folder import model_folder
+from playloom.models.heads import StepPrediction, unknown_prediction
 from playloom.provenance import stamp
 
 Info = dict[str, Any]
@@ -122,8 +123,8 @@ class DreamEpisode:
         self.session, self.steps, self.done, self.just_reset = session, 0, False, True
         self._set_frame(state.frame_HWC, state.generated)
         self._info = dict(prompt=index, dream_seed=seed, codes=state.codes_N, actions=REST_VALUES, entropy=0.0)
-        if session.engine.model.heads is not None:
-            self._info |= _predicted_info(session.engine.model.heads.unknown)
+        if (heads := session.engine.model.config.heads) is not None:
+            self._info |= _predicted_info(unknown_prediction(heads))
 
     def reset_info(self) -> Info:
         """Return the `info` of the first frame, once it is to be returned."""
@@ -195,6 +196,7 @@ class BaseWorldModelEnv:
         sampling: Sampling | None = None,
         device: str = "auto",
         decode_order: DecodeOrder | None = None,
+        backend: BackendName = "auto",
         observation: Literal["frame", "codes"] = "frame",
         split: str | None = None,
         render_mode: str | None = "rgb_array",
@@ -203,7 +205,7 @@ class BaseWorldModelEnv:
 
         Args:
             model: a bundled model's name, a folder, or an engine that environments may share; None: the first bundled
-                model. Environments of one process that name the same model, device and order share its engine.
+                model. Environments of one process that name the same model, device, order and backend share its engine.
             prompts: starts of episodes: names, paths, `Prompt`s or frame datasets; None: those of the model, else
                 the bundled ones.
             actions: a table of held inputs, whose numbers are the actions; None: the whole controller.
@@ -214,6 +216,7 @@ class BaseWorldModelEnv:
             sampling: how tokens are drawn; None: as the model's card recommends.
             device: device of a model that is loaded here.
             decode_order: `raster`, or the row delay of the decoding order; None: the model card's, else raster.
+            backend: what runs a model that is loaded here: `torch`, `onnx`, or `auto`; see `playloom.load`.
             observation: `frame`, or `codes`: MultiDiscrete [N], the frame's codes in raster order. Then frames are only
                 decoded for `reward_fn`, `terminated_fn` and `render`.
             split: the prompts are those of this split of the dataset; None: of all splits.
@@ -229,7 +232,7 @@ class BaseWorldModelEnv:
         self.reward_fn, self.terminated_fn = reward_fn, terminated_fn
         self.action_mapper = make_action_mapper(actions)
         """Maps actions: `values` for the engine, `state` for the real arena."""
-        self.engine = _load_engine(model, device, decode_order)
+        self.engine = _load_engine(model, device, decode_order, backend)
         """Runs the sessions; steps many of them at once."""
         loaded = self.engine.model
         self._initial_states = InitialStates(
@@ -351,16 +354,16 @@ def _predicted_info(prediction: StepPrediction) -> Info:
     return info | ({"states": dict(prediction.states)} if prediction.states else {})
 
 
-def _load_engine(model: AnyModel, device: str, decode_order: DecodeOrder | None) -> Engine:
+def _load_engine(model: AnyModel, device: str, decode_order: DecodeOrder | None, backend: BackendName) -> Engine:
     if not isinstance(model, str | Path | Engine | None):
         raise ConfigError(f"the model is a {type(model).__name__}: expected a name, a folder or an Engine")
     if not isinstance(model, Engine):
-        folder, device = model_folder(None if model is None else str(model)), str(pick_device(device))
-        key = (folder.resolve(), (folder / "model.json").read_bytes(), device, repr(decode_order))
+        folder, device = model_folder(None if model is None else str(model)), pick_device(device)
+        key = (folder.resolve(), (folder / "model.json").read_bytes(), device, repr(decode_order), backend)
         engine = _ENGINES.get(key)  # model.json has the weights' fingerprints: a folder trained anew is another key
         if engine is None:
-            engine = _ENGINES[key] = open_engine(str(folder), device=device, decode_order=decode_order)
+            engine = _ENGINES[key] = open_engine(str(folder), device=device, decode_order=decode_order, backend=backend)
         return engine
-    if device != "auto" or decode_order is not None:
-        raise ConfigError("device and decode_order belong to the given engine: set them where it is made")
+    if device != "auto" or decode_order is not None or backend != "auto":
+        raise ConfigError("device, decode_order and backend belong to the given engine: set them where it is made")
     return model

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from playloom.data.dataset import INDEX, FrameDataset
@@ -22,7 +21,7 @@ from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import WorldModel
+from playloom.models.folder import ModelDescription
 
 PromptLike: TypeAlias = str | Path | Prompt | FrameDataset
 """Anything `load_prompt` takes, a prompt, or a frame dataset (or its folder), of which every window is one."""
@@ -36,7 +35,7 @@ PromptSource: TypeAlias = Callable[[], tuple[Prompt, bool]]
 """Reads a prompt, and True if its last frame was generated."""
 
 
-def prompt_sources(prompts: Prompts, model: WorldModel, split: str | None = None) -> list[PromptSource]:
+def prompt_sources(prompts: Prompts, model: ModelDescription, split: str | None = None) -> list[PromptSource]:
     """Return all prompts, in the order given; of datasets only the episodes of `split`, if one is named."""
     if prompts is None:
         folder = prompt_folder(model.folder)
@@ -48,7 +47,7 @@ def prompt_sources(prompts: Prompts, model: WorldModel, split: str | None = None
     return found
 
 
-def _sources(one: PromptLike, model: WorldModel, split: str | None) -> Sequence[PromptSource]:
+def _sources(one: PromptLike, model: ModelDescription, split: str | None) -> Sequence[PromptSource]:
     if isinstance(one, str | Path) and (Path(one) / INDEX).is_file():
         one = FrameDataset.open(Path(one))
     if isinstance(one, FrameDataset):
@@ -57,17 +56,17 @@ def _sources(one: PromptLike, model: WorldModel, split: str | None) -> Sequence[
         name = one if isinstance(one, str | Path) else type(one).__name__
         raise BadInputError(f"the prompt {name} is no dataset: expected one, since split is {split!r}")
     if isinstance(one, Prompt):
-        model.tokenizer.check_size(torch.as_tensor(one.frames_THWC))
+        model.config.tokenizer.check_size(one.frames_THWC)
         return [lambda: (one, False)]
     if isinstance(one, str | Path):
         return [_named(one, model)]
     raise BadInputError(f"the prompt is a {type(one).__name__}: expected a name, a path, a Prompt or a FrameDataset")
 
 
-def _windows(dataset: FrameDataset, model: WorldModel, split: str | None) -> list[PromptSource]:
+def _windows(dataset: FrameDataset, model: ModelDescription, split: str | None) -> list[PromptSource]:
     """Back-to-back windows of the model's context, in every episode, without dead steps."""
     steps = model.config.transformer.context_steps
-    model.tokenizer.check_size(torch.zeros((1, *dataset.frames_FHWC.shape[1:]), dtype=torch.uint8))
+    model.config.tokenizer.check_size(dataset.frames_FHWC[:1])
     spans = dataset.spans if split is None else dataset.of_split(split)
     if not spans:
         known = sorted({str(span.meta.get("split")) for span in dataset.spans})
@@ -89,7 +88,7 @@ def _read_rows(dataset: FrameDataset, rows: slice) -> tuple[Prompt, bool]:
     return Prompt(frames_THWC=frames_THWC, actions_TA=actions_TA[:-1]), False
 
 
-def _named(spec: str | Path, model: WorldModel) -> PromptSource:
+def _named(spec: str | Path, model: ModelDescription) -> PromptSource:
     sizes = model.config.tokenizer
     data = load_prompt(
         spec,

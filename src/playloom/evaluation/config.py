@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
-from playloom.errors import ConfigError, check_whole
+from playloom.errors import ConfigError, MissingExtraError, check_whole
+from playloom.inference.backend import BackendName
 from playloom.inference.sampling import Sampling
 from playloom.models.decode_order import DEFAULT_ROW_DELAY
 
@@ -27,6 +29,8 @@ class EvaluationSettings:
 
     row_delay: int | None = DEFAULT_ROW_DELAY
     """Row delay of the decoding order; None: raster."""
+    backend: BackendName = "torch"
+    """What runs the dreams; likelihoods are torch's."""
     seed: int = 0
     """Seed of the drawn segments and frames, and of sampling."""
     sampling: Sampling = field(default_factory=Sampling)
@@ -97,3 +101,10 @@ class EvaluationSettings:
         """Return smaller sizes, for a noisier result in at most a fifth of the time."""
         sizes: dict[str, Any] = {**dict.fromkeys(_PARTS, 0), **_QUICK}
         return dataclasses.replace(self, **sizes)
+
+
+def require_extra() -> None:
+    """Raise a MissingExtraError unless the packages of the extra `evaluate` are installed."""
+    for package in ("torch", "scipy", "matplotlib"):
+        if find_spec(package) is None:
+            raise MissingExtraError.of(package, "evaluate")

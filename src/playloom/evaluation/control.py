@@ -38,6 +38,7 @@ from playloom.evaluation.segments import (
     with_codes,
 )
 from playloom.inference.engine import Engine
+from playloom.models.checkpoint import require_networks
 from playloom.models.tokenizer.metrics import PSNR_CAP, luma, psnr
 
 BODY_TOP = 0.55
@@ -248,8 +249,9 @@ def measure_control(
     measures: Sequence[str] = tuple(MEASURES),
 ) -> ControlMetrics:
     """Hold every input of the measures from every segment, in generated frames; `AGAIN` has seeds of its own."""
-    prompts = with_codes(engine.model, [segment.prompt(dataset) for segment in segments])
-    last = reconstruct(engine.model, frames_after(dataset, segments, 0), settings.batch)
+    model = require_networks(engine.model)
+    prompts = with_codes(model, [segment.prompt(dataset) for segment in segments])
+    last = reconstruct(model, frames_after(dataset, segments, 0), settings.batch)
     frames = {}
     for name in (*_inputs_of(measures), AGAIN):
         actions = [np.tile(encode_named(held_state(name)), (settings.control_steps, 1))] * len(prompts)

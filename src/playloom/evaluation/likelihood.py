@@ -26,6 +26,7 @@ from playloom.evaluation.segments import EvaluationContext, Progress, Segment, e
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, TokenGroup
+from playloom.models.transformer.tokens import interleave, position_inputs
 
 ROW_DELAYS = (4, 2, 1)
 """Row delays compared with raster order, as far as the model supports them."""
@@ -152,11 +153,11 @@ def hidden_states(
     layout = model.config.layout
     codes = torch.as_tensor(codes_BTN, device=model.device)
     values = torch.as_tensor(actions_BTA.astype(np.int64), device=model.device)
-    tokens_BTK = layout.interleave(codes, values)
+    tokens_BTK = interleave(layout, codes, values)
     taken_BTA = tokens_BTK[..., layout.image_slots :]
     previous_BTA = F.pad(taken_BTA[:, :-1], (0, 0, 1, 0), value=NO_TOKEN)
-    own_PP = schedule(layout, row_delay).visible_PP(model.device)
-    hidden = model.transformer(layout.inputs(tokens_BTK), own_PP, previous_BTA)
+    own_PP = torch.as_tensor(schedule(layout, row_delay).visible_PP, device=model.device)
+    hidden = model.transformer(position_inputs(layout, tokens_BTK), own_PP, previous_BTA)
     return codes[:, 1:], values[:, 1:], hidden[:, 1:]
 
 

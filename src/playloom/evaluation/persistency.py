@@ -33,7 +33,7 @@ from playloom.evaluation.segments import (
 )
 from playloom.inference.engine import Engine
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import WorldModel
+from playloom.models.checkpoint import WorldModel, require_networks
 
 HEIGHT = 0.3
 """Height of an object, over picture height: 54 pixels of 180."""
@@ -264,7 +264,8 @@ def measure_persistency(
     Rollouts have the same seeds with the object and without. `progress` is called after every set of rollouts.
     """
     s, past, episodes_M = settings, segments[0].past, segment_episodes(dataset, segments)
-    edits, kept = make_edits(engine.model, [segment.prompt(dataset) for segment in segments], s.persistency_kept)
+    prompts = [segment.prompt(dataset) for segment in segments]
+    edits, kept = make_edits(require_networks(engine.model), prompts, s.persistency_kept)
     actions = [np.tile(REST_VALUES, (s.persistency_steps, 1))] * len(edits)
 
     def rollouts(prompts: list[Prompt], seed: int = s.seed) -> Sequence[Pictures]:

@@ -35,7 +35,7 @@ from playloom.evaluation.segments import (
     segment_episodes,
 )
 from playloom.inference.engine import Engine
-from playloom.models.checkpoint import WorldModel
+from playloom.models.checkpoint import WorldModel, require_networks
 from playloom.models.tokenizer.metrics import PSNR_CAP, luma, psnr, sharpness, ssim
 from playloom.models.tokenizer.quantizer import codebook_use
 
@@ -204,7 +204,7 @@ def measure_rollout(
     `mean_HWC` is the mean frame of the recordings. `shuffled` gives every rollout the recorded actions of another
     segment, half the set away. `progress` is called after each step of each batch.
     """
-    count, model = len(segments), engine.model
+    count, model = len(segments), require_networks(engine.model)
 
     def empty(*more: int) -> NDArray[np.float64]:
         return np.full((count, steps, *more), np.nan)

@@ -24,7 +24,7 @@ from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row
 from playloom.inference.engine import Engine
 from playloom.inference.types import GenerationRequest, Prompt, StepResult
-from playloom.models.checkpoint import WorldModel
+from playloom.models.checkpoint import WorldModel, require_networks
 
 Progress = Callable[[str], None]
 """Receives a description of each finished piece of work."""
@@ -74,7 +74,7 @@ class EvaluationContext:
     """The segments of the long rollouts, and the codes of their frames [segments, S, N]."""
 
     def __post_init__(self) -> None:
-        self.model = self.engine.model
+        self.model = require_networks(self.engine.model)
         self.test, self.heldout = self.dataset.of_split("test"), self.dataset.of_split("heldout")
 
     @cached_property

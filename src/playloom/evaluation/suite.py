@@ -6,20 +6,16 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 import playloom
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import build_frame_store, list_episodes, load_meta
 from playloom.device import machine
-from playloom.errors import MissingExtraError, RecordingError
+from playloom.errors import RecordingError
 from playloom.evaluation import control, diversity, drift, heads, inverse_dynamics, likelihood, persistency, rollout
-from playloom.evaluation.config import EvaluationSettings
+from playloom.evaluation.config import EvaluationSettings, require_extra
 from playloom.evaluation.report import Report, rollout_plot, rollout_strip
 from playloom.evaluation.segments import EvaluationContext, Progress, rollout_frames
 from playloom.inference.engine import Engine
@@ -90,13 +86,6 @@ def _check_test_split(splits: Collection[object], folder: Path) -> None:
         )
 
 
-def require_extra() -> None:
-    """Raise a MissingExtraError unless the packages of the extra `evaluate` are installed."""
-    for package in ("scipy", "matplotlib"):
-        if find_spec(package) is None:
-            raise MissingExtraError.of(package, "evaluate")
-
-
 def evaluate(
     model: WorldModel,
     dataset: FrameDataset,
@@ -116,8 +105,8 @@ def evaluate(
     """
     require_extra()
     started, seconds = time.perf_counter(), dict[str, float]()
-    engine = Engine(model, row_delay=settings.row_delay)
-    model.tokenizer.check_size(torch.from_numpy(np.array(dataset.frames_FHWC[:1])))
+    engine = Engine(model, row_delay=settings.row_delay, backend=settings.backend)
+    model.config.tokenizer.check_size(dataset.frames_FHWC[:1])
     run = EvaluationContext(engine=engine, dataset=dataset, settings=settings, progress=progress)
 
     def report(**more: object) -> Report:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from playloom.device import pick_device
+from playloom.errors import BadInputError, ConfigError, MissingExtraError, did_you_mean
 from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.sampling import Sampling
+from playloom.models.folder import ModelDescription
 from playloom.models.heads import StepPrediction
+from playloom.models.onnx import DESCRIPTION
 
-BackendName = Literal["torch", "onnx", "auto"]
-"""`onnx`: onnxruntime on the CPU. `auto`: `onnx` for a model on the CPU with graphs where it is installed."""
-BACKENDS = ("torch", "onnx", "auto")
+BackendName = Literal["torch", "onnx", "onnx-int8", "auto"]
+"""`onnx`: onnxruntime on the CPU, without torch. `onnx-int8`: the same with weights of 8 bits, faster and less exact.
+`auto`: see `choose_backend`."""
+BACKENDS = ("torch", "onnx", "onnx-int8", "auto")
+ChosenBackend = Literal["torch", "onnx", "onnx-int8"]
+"""A backend that runs a model."""
+CPU_BACKEND: ChosenBackend = "onnx-int8"
+"""What `auto` takes on a CPU for a model with graphs. Measured in docs/engine.md."""
 
 
 class GeneratedFrames(NamedTuple):
@@ -28,9 +38,41 @@ class GeneratedFrames(NamedTuple):
     """Predictions of the heads; None without heads."""
 
 
+def choose_backend(name: BackendName, model: ModelDescription, device: str = "auto") -> ChosenBackend:
+    """Return what runs a model.
+
+    `auto` is torch for networks that are loaded and on a GPU; else `CPU_BACKEND`, or torch for a model without graphs.
+    """
+    if name not in BACKENDS:
+        raise ConfigError(f"unknown backend {name!r}; {did_you_mean(name, BACKENDS)}")
+    has_torch = find_spec("torch") is not None
+    if name == "auto" and model.networks:
+        return "torch"
+    if name == "torch":
+        if not has_torch:
+            raise MissingExtraError.of("torch", "train")
+        return "torch"
+    if name != "auto":
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"the backend {name} runs on a CPU: got device {device}, expected cpu")
+        return name
+    on_cpu = pick_device(device) == "cpu"
+    exported = model.folder is not None and (model.folder / DESCRIPTION).is_file()
+    if exported and on_cpu and find_spec("onnxruntime") is not None:
+        return CPU_BACKEND
+    if not has_torch:
+        raise BadInputError(
+            f"{model.config.name} has no ONNX graphs, and torch is not installed; export them where it is (playloom "
+            f"export onnx {model.folder}), or get it with: pip install 'playloom[train]'"
+        )
+    return "torch"
+
+
 class Backend(Protocol):
     """Networks of one model. States of a call are in the order of the decoder's `arrange`."""
 
+    name: ChosenBackend
+    device: str
     decoder: Any
     """States of dreams and their places in a cache: `begin`, `arrange`, `fork`, `close`, `bytes_each`."""
 

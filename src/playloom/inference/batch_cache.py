@@ -58,7 +58,7 @@ class BatchCache:
         self._allocate_rows(0)
 
     def _allocate_rows(self, rows: int) -> None:
-        cache = KeyValueCache.empty(self.config, self.layout.positions, rows, zeros=self.memory.zeros)
+        cache = KeyValueCache.empty(self.config, self.layout.positions, rows, self.memory.zeros)
         tokens_BC = self.memory.tokens(rows, self.layout.columns)
         previous_BA = self.memory.tokens(rows, self.layout.action_slots)
         self.cache, self.tokens_BC, self.previous_BA = cache, tokens_BC, previous_BA
@@ -66,7 +66,7 @@ class BatchCache:
     @property
     def bytes_each(self) -> int:
         """Memory of one row's keys and values."""
-        return KeyValueCache.bytes_each(self.config, self.layout.positions, self.memory.dtype)
+        return KeyValueCache.bytes_each(self.config, self.layout.positions, self.memory.dtype.itemsize)
 
     def arrange(self, slots: Sequence[CacheSlot]) -> list[int]:
         """Give the dreams adjacent rows; returns their indices in the order of the rows."""

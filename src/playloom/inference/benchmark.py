@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 import playloom
@@ -22,7 +21,7 @@ from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import GenerationRequest, Prompt
 from playloom.media.images import fit_picture
-from playloom.models.checkpoint import WorldModel
+from playloom.models.folder import ModelDescription
 
 BATCH_SIZES = (1, 2, 4, 8)  # numbers of dreams that advance as one batch
 
@@ -53,8 +52,9 @@ def benchmark(
         "playloom": playloom.__version__,
         "model": model.config.name,
         "fingerprint": model.fingerprint,
-        "machine": machine(model.device),
-        "dtype": str(model.transformer.token.weight.dtype).removeprefix("torch."),
+        "machine": machine(engine.device),
+        "backend": engine.backend.name,
+        "dtype": str(engine.decoder.rows.memory.dtype).removeprefix("torch."),
         "row_delay": None if row_delay == model.config.layout.grid_width else row_delay,
         "frames": frames,
         "frames_per_second": frames / float(times.sum()),
@@ -69,7 +69,7 @@ def time_frames(
     engine: Engine, prompt: Prompt, actions_TA: NDArray[np.uint8], frames: int, *, sampling: Sampling, seed: int = 0
 ) -> NDArray[np.float64]:
     """Return seconds of a dream's first frame, from the prompt on, and of `frames` more; the actions are repeated."""
-    device = engine.model.device
+    device = engine.device
     held = actions_TA[np.arange(frames + 1) % len(actions_TA)]
     stamps = [synchronized_time(device)]
     for _ in engine.dream(prompt, steps=frames + 1, actions_SA=held, sampling=sampling, seed=seed):
@@ -103,11 +103,11 @@ def time_batch(
     started = 0.0
     for done, _ in enumerate(engine.dream_batch(requests), 1):
         if done == warmup:
-            started = synchronized_time(engine.model.device)
-    return size * rounds / (synchronized_time(engine.model.device) - started), engine.bytes_per_session
+            started = synchronized_time(engine.device)
+    return size * rounds / (synchronized_time(engine.device) - started), engine.bytes_per_session
 
 
-def first_prompt(model: WorldModel) -> tuple[Prompt, NDArray[np.uint8]]:
+def first_prompt(model: ModelDescription) -> tuple[Prompt, NDArray[np.uint8]]:
     """Load the model's first prompt, cut and fitted to it, and the actions of all its prompts, uint8 [T, 16]."""
     folder = prompt_folder(model.folder)
     clips = [load_prompt_file(find_prompt(name, folder)) for name in list_prompts(folder)]
@@ -120,8 +120,10 @@ def first_prompt(model: WorldModel) -> tuple[Prompt, NDArray[np.uint8]]:
     return prompt, np.concatenate([clip.actions_TA for clip in clips])
 
 
-def synchronized_time(device: torch.device) -> float:
+def synchronized_time(device: object) -> float:
     """Seconds on the clock after all work queued on the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if str(device).startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(str(device))
     return time.perf_counter()

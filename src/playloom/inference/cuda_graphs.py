@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from playloom.inference.sampling import BatchSampler
+from playloom.inference.torch_sampling import BatchSampler
 
 Inputs = tuple[Tensor, BatchSampler | None]
 """Inputs of a run: each dream's step [B], and the draws if tokens are sampled."""

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.cuda_graphs import CaptureKey, FrameGraphs, Work, cuda_capture
-from playloom.inference.sampling import BatchSampler
 from playloom.inference.step_decoder import Batch, Chunk, DecodingPlan, StepDecoder
+from playloom.inference.torch_sampling import BatchSampler
 from playloom.models.decode_order import Schedule
-from playloom.models.heads import pool
+from playloom.models.heads_network import pool
 from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
 from playloom.models.transformer.config import Window
 from playloom.models.transformer.kv_cache import AttentionSpan

@@ -10,23 +10,21 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import check_values
-from playloom.errors import BadInputError, ConfigError, did_you_mean
-from playloom.inference.backend import BACKENDS, Backend, BackendName
+from playloom.errors import BadInputError
+from playloom.inference.backend import Backend, BackendName, choose_backend
 from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import PendingAction, PromptStep, Session, StepInput
 from playloom.inference.types import GenerationRequest, Mode, Prompt, StepResult, check_codes
-from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import Schedule, schedule
+from playloom.models.folder import ModelDescription
 from playloom.models.heads import StepPrediction
-from playloom.models.onnx import DESCRIPTION
 
 Frame = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None, float | None, StepPrediction | None]
 """A frame, uint8 [H, W, 3], its codes, int64 [N], their entropy, and the heads' prediction; or none of them."""
@@ -40,13 +38,16 @@ class Engine:
 
     def __init__(
         self,
-        model: WorldModel,
+        model: ModelDescription,
         *,
         row_delay: int | None = None,
-        backend: BackendName = "torch",
+        backend: BackendName = "auto",
         reference: bool = False,
     ) -> None:
-        """Make an engine for a loaded model; `row_delay` None: raster. `reference` decodes uncached, for tests."""
+        """Make an engine for a `WorldModel`, or with onnx for a `ModelDescription`; see `open_engine`.
+
+        `row_delay` None: raster. `reference` decodes uncached, for tests.
+        """
         self.model, self.layout = model, model.config.layout
         self.schedule = schedule(self.layout, row_delay)
         self.backend = _open_backend(backend, model, self.schedule, reference=reference)
@@ -56,7 +57,12 @@ class Engine:
     def __repr__(self) -> str:
         delay = self.schedule.row_delay
         order = "raster" if delay == self.layout.grid_width else f"row delay {delay}"
-        return f"Engine({self.model.config.name} on {self.model.device}, {order})"
+        return f"Engine({self.model.config.name} with {self.backend.name} on {self.device}, {order})"
+
+    @property
+    def device(self) -> str:
+        """Device of the networks."""
+        return self.backend.device
 
     @property
     def bytes_per_session(self) -> int:
@@ -102,7 +108,7 @@ class Engine:
         if item.action_A is not None:
             check_values(item.action_A)
         if isinstance(item.frame, np.ndarray):
-            self.model.tokenizer.check_size(item.frame[None])
+            self.model.config.tokenizer.check_size(item.frame[None])
 
     def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0, prefill: bool = True) -> Session:
         """Open a session on the last steps of a prompt; `prefill` False leaves its prefill to the first step."""
@@ -243,7 +249,7 @@ class Engine:
         return list(zip(frames_BHWC, codes_BN, nats_B, predictions_B, strict=True))
 
     def _encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
-        self.model.tokenizer.check_size(frames_THWC)
+        self.model.config.tokenizer.check_size(frames_THWC)
         return self.backend.encode(frames_THWC)
 
     def _batches(
@@ -291,16 +297,13 @@ def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepRe
     )
 
 
-def _open_backend(name: BackendName, model: WorldModel, schedule: Schedule, *, reference: bool = False) -> Backend:
-    """Return a backend for a model; `reference` decodes uncached with torch."""
-    if name not in BACKENDS:
-        raise ConfigError(f"unknown backend {name!r}; {did_you_mean(name, BACKENDS)}")
-    exported = model.folder is not None and (model.folder / DESCRIPTION).is_file()
-    usable = exported and model.device.type == "cpu" and find_spec("onnxruntime") is not None
-    if name == "onnx" or (name == "auto" and usable):
+def _open_backend(name: BackendName, model: ModelDescription, schedule: Schedule, *, reference: bool) -> Backend:
+    chosen = choose_backend(name, model)
+    if chosen != "torch":
         from playloom.inference.onnx_backend import OnnxBackend
 
-        return OnnxBackend(model, schedule)
+        return OnnxBackend(model, schedule, int8=chosen == "onnx-int8")
     from playloom.inference.torch_backend import TorchBackend
+    from playloom.models.checkpoint import require_networks
 
-    return TorchBackend(model, schedule, reference=reference)
+    return TorchBackend(require_networks(model), schedule, reference=reference)

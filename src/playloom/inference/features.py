@@ -14,8 +14,9 @@ from torch import Tensor
 from playloom.data.dataset import EpisodeSlice
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
-from playloom.models.heads import pool
+from playloom.models.heads_network import pool
 from playloom.models.sequence import NO_TOKEN
+from playloom.models.transformer.tokens import interleave, position_inputs
 
 _CONTEXTS = 4  # length of a window in contexts, where positions allow more than one
 
@@ -65,8 +66,9 @@ def _features(
 ) -> Tensor:
     layout, order = model.config.layout, schedule(model.config.layout, row_delay)
     codes, values = (torch.from_numpy(x.astype(np.int64)).to(model.device) for x in (codes_BTN, actions_BTA))
-    tokens_BTK = layout.interleave(codes, values)
+    tokens_BTK = interleave(layout, codes, values)
     previous_BTA = F.pad(tokens_BTK[:, :-1, layout.image_slots :], (0, 0, 1, 0), value=NO_TOKEN)
-    hidden_BTPD = model.transformer(layout.inputs(tokens_BTK), order.visible_PP(model.device), previous_BTA)
+    own_PP = torch.as_tensor(order.visible_PP, device=model.device)
+    hidden_BTPD = model.transformer(position_inputs(layout, tokens_BTK), own_PP, previous_BTA)
     frame_Q = order.positions_of(0, order.image_passes)
     return pool(hidden_BTPD[:, :, frame_Q])

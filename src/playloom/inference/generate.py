@@ -11,29 +11,29 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, Schema, check_schema
 from playloom.actions.script import Script, fit_length
 from playloom.atomic_io import ensure_writable
 from playloom.data.prompts import PromptData, find_prompt, list_prompts, load_prompt, prompt_folder
-from playloom.device import free_memory, pick_device
+from playloom.device import free_memory, pick_device, set_threads
 from playloom.errors import BadInputError, ResourceError
-from playloom.inference.backend import BackendName
+from playloom.inference.backend import BackendName, choose_backend
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Mode, Prompt, StepResult
 from playloom.media.action_table import read_inputs
 from playloom.media.images import ResizeMode
 from playloom.media.output_folder import DreamFolder, GeneratedClip, OutputStep
-from playloom.models.checkpoint import WorldModel, load_model, model_folder
 from playloom.models.decode_order import DecodeOrder, card_row_delay
-from playloom.models.tokenizer.metrics import contrast_gain
+from playloom.models.folder import ModelDescription, model_folder, read_model
 from playloom.provenance import Manifest, created_at, frames_hash
 
 UNFAMILIAR_DB = 4.0  # a picture is of another game if the tokenizer keeps it worse than usual by more than this
 DEFAULT_STEPS = 10
+_NO_ACTIONS = np.zeros((0, len(REST_VALUES)), np.uint8)
+_TINY = 1e-9
 _COPIES = 8  # of every frame: in its step, in the stack, in the arrays of dream.npz, and in the wider video
 
 Render = Callable[..., Iterator[NDArray[np.uint8]]]
@@ -70,7 +70,7 @@ class GenerationConfig:
     """`raster`, or the row delay."""
     device: str = "auto"
     """See `playloom.device.pick_device`."""
-    backend: BackendName = "torch"
+    backend: BackendName = "auto"
     """What runs the networks; see `BackendName`."""
     timestamp: bool = False
     """True to write the time into manifests; equal jobs give equal files without it."""
@@ -79,21 +79,20 @@ class GenerationConfig:
         """See `open_engine`."""
         return open_engine(self.model, device=self.device, decode_order=self.decode_order, backend=self.backend)
 
-    def sampling(self, model: WorldModel) -> Sampling:
+    def sampling(self, model: ModelDescription) -> Sampling:
         """Return the job's sampling, completed by the model's card."""
         names = ("temperature", "top_k", "top_p", "action_temperature")
         return Sampling.from_card(model.card, **{name: getattr(self, name) for name in names})
 
-    def read_prompt(
-        self, model: WorldModel, *, horizon: int | None, render: Render | None
-    ) -> tuple[Prompt, PromptData]:
+    def read_prompt(self, engine: Engine, *, horizon: int | None, render: Render | None) -> tuple[Prompt, PromptData]:
         """Read the prompt; returns it for the engine, and with its name, notes and `horizon` true steps (None: all)."""
+        model = engine.model
         longest = model.config.transformer.context_steps
         notes = []
         if self.context > longest:
             notes.append(f"the model sees at most {longest} steps, so a context of {self.context} is cut to that")
         if isinstance(self.prompt, Prompt):
-            model.tokenizer.check_size(torch.as_tensor(self.prompt.frames_THWC))
+            model.config.tokenizer.check_size(self.prompt.frames_THWC)
             return self.prompt, _prompt_data(self.prompt, tuple(notes))
         folder = prompt_folder(model.folder)
         if self.prompt is None and not list_prompts(folder):
@@ -112,7 +111,7 @@ class GenerationConfig:
         )
         if self.prompt is None:
             notes.append(f"no prompt was given, so the dream begins at {data.name}")
-        if data.kind == "given" and (warning := picture_warning(model, data.frames_THWC)):
+        if data.kind == "given" and (warning := picture_warning(engine, data.frames_THWC)):
             notes.append(warning)
         codes_TN = data.codes_TN if data.weights == model.fingerprint else None
         prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
@@ -150,28 +149,38 @@ def open_engine(
     *,
     device: str = "auto",
     decode_order: DecodeOrder | None = None,
-    backend: BackendName = "torch",
+    backend: BackendName = "auto",
 ) -> Engine:
-    """Load a bundled model or a folder, and return its engine; None: the first bundled one, its card's order."""
-    loaded = load_model(model_folder(model), pick_device(device))
+    """Load a bundled model or a folder, and return its engine; None: the first bundled one, its card's order.
+
+    Only the backend torch loads the networks, see `choose_backend`.
+    """
+    loaded = read_model(model_folder(model))
+    backend = choose_backend(backend, loaded, device)
+    if backend == "torch":
+        from playloom.models.checkpoint import load_model
+
+        set_threads()  # torch was imported just now
+        loaded = load_model(model_folder(model), pick_device(device))
     return Engine(loaded, row_delay=card_row_delay(loaded.card, decode_order), backend=backend)
 
 
-@torch.inference_mode()
-def picture_warning(model: WorldModel, frames_THWC: NDArray[np.uint8]) -> str | None:
+def picture_warning(engine: Engine, frames_THWC: NDArray[np.uint8]) -> str | None:
     """Return a warning if the tokenizer keeps less of the last frame's contrast than the card gives as usual."""
-    rows = model.card.get("evaluation", {}).get("rows", ())
+    rows = engine.model.card.get("evaluation", {}).get("rows", ())
     usual = [row["value"] - row["baselines"]["mean frame"] for row in rows if row["name"] == "PSNR of reconstructions"]
     if not usual:
         return None
-    truth_BHWC = torch.as_tensor(frames_THWC[-1:])
-    again_BHWC = model.tokenizer.decode(model.tokenizer.encode(truth_BHWC)).cpu()
-    gain = float(contrast_gain(again_BHWC, truth_BHWC))
+    truth_HWC = frames_THWC[-1].astype(np.float32)
+    again_HWC = engine.frames(engine.codes(Prompt(frames_THWC=frames_THWC[-1:], actions_TA=_NO_ACTIONS)))[0]
+    # PSNR above that of the picture's mean colour
+    contrast, error = np.square(truth_HWC - truth_HWC.mean((0, 1))).mean(), np.square(truth_HWC - again_HWC).mean()
+    gain = float(10 * np.log10(max(contrast, _TINY) / max(error, _TINY)))
     if gain >= usual[0] - UNFAMILIAR_DB:
         return None
     kept, known = (max(0.0, 1 - 10 ** (-decibels / 10)) for decibels in (gain, usual[0]))
     return (
-        f"the picture does not look like the game of {model.config.name}: its tokenizer keeps {kept:.0%} of the "
+        f"the picture does not look like the game of {engine.model.config.name}: its tokenizer keeps {kept:.0%} of the "
         f"picture's contrast, usually {known:.0%}; expect the dream to turn into that game"
     )
 
@@ -194,6 +203,7 @@ def build_manifest(
         seed=seed,
         mode=mode,
         sampling=sampling.to_dict(),
+        backend=engine.backend.name,
         order="raster" if row_delay == model.config.layout.grid_width else f"row delay {row_delay}",
         prompt=prompt.name or None if prompt else None,
         prompt_kind=prompt.kind if prompt else None,
@@ -227,8 +237,8 @@ def generate_clip(
 
     `stop` is called after every step; True ends the clip there, and raises a KeyboardInterrupt before the first step.
     """
-    model, sampling = engine.model, job.sampling(engine.model)
-    prompt, data = job.read_prompt(model, horizon=job.steps, render=render)
+    sampling = job.sampling(engine.model)
+    prompt, data = job.read_prompt(engine, horizon=job.steps, render=render)
     _check_memory(job.steps or 0, data.frames_THWC[0].nbytes)
     given = _given_actions(job, data)
     steps = _steps(job, given, data)

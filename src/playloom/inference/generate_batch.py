@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from playloom.atomic_io import ensure_writable, next_free_path
 from playloom.errors import PlayloomError, RecordingError
+from playloom.inference.backend import BackendName
 from playloom.inference.engine import Engine
 from playloom.inference.generate import build_manifest, open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import GenerationRequest, Prompt, StepResult
 from playloom.media.clips import find_clips, read_clip, write_dream_clip
 from playloom.media.output_folder import GeneratedClip, OutputStep
-from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import DecodeOrder
+from playloom.models.folder import ModelDescription
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,8 @@ class BatchJob:
     """`raster`, or the row delay; None: the model card's, else raster."""
     device: str = "auto"
     """See `playloom.device.pick_device`."""
+    backend: BackendName = "auto"
+    """What runs the networks; see `BackendName`."""
 
 
 class BatchSummary(NamedTuple):
@@ -75,7 +77,7 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] = lambda
     """Dream every clip of a folder; `on_clip` receives the number of finished clips, the total, and a sentence."""
     paths = find_clips(job.folder)[: job.max_files]
     ensure_writable(next_free_path(job.out) / "clip")
-    engine = open_engine(job.model, device=job.device, decode_order=job.decode_order)
+    engine = open_engine(job.model, device=job.device, decode_order=job.decode_order, backend=job.backend)
     written: list[Path] = []
     skipped: list[str] = []
 
@@ -100,7 +102,7 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] = lambda
 
 
 def _usable(
-    paths: list[Path], job: BatchJob, model: WorldModel, skip: Callable[[Path, PlayloomError], None]
+    paths: list[Path], job: BatchJob, model: ModelDescription, skip: Callable[[Path, PlayloomError], None]
 ) -> Iterator[_Clip]:
     for number, path in enumerate(paths):
         try:
@@ -109,14 +111,14 @@ def _usable(
             skip(path, error)
 
 
-def _read(path: Path, job: BatchJob, model: WorldModel, seed: int) -> _Clip:
+def _read(path: Path, job: BatchJob, model: ModelDescription, seed: int) -> _Clip:
     clip = read_clip(path)
     total = job.context + job.steps
     if len(clip.frames_THWC) < total:
         raise RecordingError(
             f"the clip has {len(clip.frames_THWC)} steps: expected {total} ({job.context} + {job.steps})"
         )
-    model.tokenizer.check_size(torch.as_tensor(clip.frames_THWC[:1]))
+    model.config.tokenizer.check_size(clip.frames_THWC[:1])
     frames, actions = clip.frames_THWC[:total], clip.actions_TA[:total]
     base = job.protocol == "base"
     request = GenerationRequest(
@@ -144,8 +146,7 @@ def _write(job: BatchJob, engine: Engine, clip: _Clip, steps: list[StepResult]) 
         true_frames_SHWC=clip.frames_THWC[seen:] if base else clip.frames_THWC[:0],
     )
     last_TA = clip.actions_TA[-1:] if base else clip.actions_TA[:0]
-    tokenizer = engine.model.tokenizer
-    codes_TN = tokenizer.encode(torch.as_tensor(clip.frames_THWC))
+    codes_TN = engine.codes(Prompt(frames_THWC=clip.frames_THWC, actions_TA=clip.actions_TA[:-1]))
     stem = job.out / clip.path.relative_to(job.folder).with_suffix("")
     arrays = Path(f"{stem}.npz")
     write_dream_clip(
@@ -155,7 +156,7 @@ def _write(job: BatchJob, engine: Engine, clip: _Clip, steps: list[StepResult]) 
         actions_TA=np.concatenate([dream.real_actions_TA, dream.actions, last_TA]),
         given_T=np.array([True] * (seen - 1) + [step.action_given for step in steps] + [True] * len(last_TA)),
         manifest=manifest,
-        reconstructed_THWC=tokenizer.decode(codes_TN).cpu().numpy(),
+        reconstructed_THWC=engine.frames(codes_TN),
     )
     dream.save(f"{stem}.mp4")
     return arrays

@@ -18,6 +18,9 @@ from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
 from playloom.models.transformer.config import TransformerConfig
 
 _NONE, _FLOAT = np.zeros(0, np.int64), np.dtype(np.float32)
+# Upper bounds of attention scores. exp(-60) is nothing beside a visible score, and an ordinary number: of smaller ones
+# the processor computes with thirty times the effort.
+_VISIBLE, _HIDDEN = np.float32(np.inf), np.float32(-60.0)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class _Step:
     """Inputs of the graph that stay the same for all passes of a step, bound once."""
 
     def __init__(self, decoder: OnnxDecoder, batch: Batch) -> None:
-        self.batch, self._decoder = batch, decoder
+        self.batch, self._decoder, self.key = batch, decoder, decoder.step_key(batch)
         self._binding = decoder.session.io_binding()
         self._arrays: dict[str, NDArray[Any]] = {}
         config, layout = decoder.config, decoder.layout
@@ -55,14 +58,15 @@ class _Step:
         for name, table in zip(decoder.tables, decoder.step_session.run(decoder.tables, inputs), strict=True):
             self._bind(name, table)
         self._past: list[NDArray[np.float32]] = []
-        for window in decoder.windows:
+        self._start_IB = np.zeros((len(decoder.windows), len(steps)), np.int64)
+        for index, window in enumerate(decoder.windows):
             seen_B = np.array([window.past_count(step) for step in steps])[:, None]
             place_S = np.arange((window.capacity + 1) * layout.positions)
             hidden_BS = (place_S < (window.capacity - seen_B) * layout.positions) | (
                 place_S >= window.capacity * layout.positions
             )
-            self._past.append(np.where(hidden_BS, np.float32(-np.inf), np.float32(0))[:, None, None])
-            self._bind(f"mask_{len(self._past) - 1}", self._past[-1])
+            self._past.append(np.where(hidden_BS, _HIDDEN, _VISIBLE)[:, None, None])
+            self._bind(f"start_{index}", self._start_IB[index])
 
     def run(self, chunk: Chunk, *, logits: bool = True) -> list[NDArray[np.float32]]:
         """Run the positions of a chunk; returns logits [B, R, V] (R is 0 without), then hidden states if wanted."""
@@ -73,14 +77,15 @@ class _Step:
         self._bind("rows", row_R)
         for index, (window, past_B11S) in enumerate(zip(self._decoder.windows, self._past, strict=True)):
             start = window.capacity * layout.positions
-            self._bind(f"start_{index}", np.full(len(batch.states), start + chunk.first))
+            self._start_IB[index] = start + chunk.first
             own = slice(start, start + chunk.last)
-            past_B11S[..., own] = 0
+            past_B11S[..., own] = _VISIBLE
+            mask = past_B11S
             if chunk.own_QL is not None:  # query heads that share keys are more queries
                 queries = np.tile(chunk.own_QL, (config.heads // config.key_value_heads, 1))
                 mask = np.repeat(past_B11S, len(queries), axis=2)
-                mask[..., own] = np.where(queries, np.float32(0), np.float32(-np.inf))
-                self._bind(f"mask_{index}", mask)
+                mask[..., own] = np.where(queries, _VISIBLE, _HIDDEN)
+            self._bind(f"mask_{index}", mask)
         shapes = {"logits": (len(row_R), layout.vocab.size)}
         if self._decoder.with_features:
             shapes["hidden"] = (len(chunk.order_Q), config.width)
@@ -116,16 +121,19 @@ class OnnxDecoder(StepDecoder):
         self._offsets_A = np.array(layout.vocab.action_offsets)
         self.with_features = with_features
         self._features_BF = np.zeros((0, 2 * config.width), np.float32)
+        self._step: _Step | None = None
 
     def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
         """Open a step in every dream with a given frame."""
         batch = self.open_step(states)
         batch.tokens_BC[:, : self.layout.image_slots] = codes_BN
-        _Step(self, batch).run(self.plan.frame, logits=False)
+        self._step = _Step(self, batch)
+        self._step.run(self.plan.frame, logits=False)
 
     def dream_frame(self, states: Sequence[CacheSlot], draws: ArraySampler) -> NDArray[np.int64]:
         """Open a step in every dream with a generated frame; returns its codes [B, N]."""
-        step, hidden = _Step(self, self.open_step(states)), []
+        self._step = step = _Step(self, self.open_step(states))
+        hidden = []
         for chunk in self.plan.frame_passes:
             hidden += self._run_and_draw(step, chunk, self.layout.image_group, draws)
         if self.with_features:
@@ -142,13 +150,13 @@ class OnnxDecoder(StepDecoder):
         """Complete the open steps with given actions."""
         batch = self.batch(states)
         batch.actions_BA[:] = values_BA + self._offsets_A
-        _Step(self, batch).run(self.plan.action, logits=False)
+        self._opened(batch).run(self.plan.action, logits=False)
         self.commit_step(batch)
 
     def dream_action(self, states: Sequence[CacheSlot], draws: ArraySampler) -> NDArray[np.int64]:
         """Complete the open steps with sampled actions, slot by slot; returns their values [B, A]."""
         batch = self.batch(states)
-        step = _Step(self, batch)
+        step = self._opened(batch)
         for chunk, group in zip(self.plan.action_passes, self.layout.action_groups, strict=False):
             self._run_and_draw(step, chunk, group, draws)
         for chunk in self.plan.action_passes[self.layout.action_slots :]:
@@ -156,6 +164,15 @@ class OnnxDecoder(StepDecoder):
         values_BA = batch.actions_BA - self._offsets_A
         self.commit_step(batch)
         return values_BA
+
+    def _opened(self, batch: Batch) -> _Step:
+        """Return the step that was opened last, if it is of the same dreams in the same rows, else another."""
+        step, self._step = self._step, None
+        return step if step is not None and step.key == self.step_key(batch) else _Step(self, batch)
+
+    def step_key(self, batch: Batch) -> tuple[Any, ...]:
+        """Return what must be equal for a step to go on in the same memory."""
+        return self.rows.generation, batch.first, list(batch.states), [state.past for state in batch.states]
 
     def run_whole_step(self, batch: Batch) -> None:
         """See `StepDecoder.run_whole_step`."""

@@ -14,10 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from playloom.inference.batch_cache import CacheSlot
-from playloom.inference.sampling import BatchSampler
+from playloom.inference.torch_sampling import BatchSampler
 from playloom.models.decode_order import Schedule
-from playloom.models.heads import pool
+from playloom.models.heads_network import pool
 from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
+from playloom.models.transformer.tokens import position_inputs
 from playloom.models.transformer.transformer import Transformer
 
 
@@ -32,7 +33,7 @@ class ReferenceDecoder:
     ) -> None:
         self.model, self.layout, self.schedule = model, layout, schedule
         self.device = model.token.weight.device
-        self.own_PP = schedule.visible_PP(self.device)
+        self.own_PP = torch.as_tensor(schedule.visible_PP, device=self.device)
         self._offsets_A = torch.tensor(layout.vocab.action_offsets, device=self.device)
 
     def begin(self) -> CacheSlot:
@@ -104,7 +105,7 @@ class ReferenceDecoder:
         actions_BTA = tokens_BTK[..., self.layout.image_slots :]
         none_B1A = torch.full_like(actions_BTA[:, :1], NO_TOKEN)
         previous_BTA = torch.cat([none_B1A, actions_BTA[:, :-1]], dim=1)
-        hidden: Tensor = self.model(self.layout.inputs(tokens_BTK), self.own_PP, previous_BTA)
+        hidden: Tensor = self.model(position_inputs(self.layout, tokens_BTK), self.own_PP, previous_BTA)
         return hidden[0, -1]
 
     def _open(self, state: CacheSlot) -> Tensor:

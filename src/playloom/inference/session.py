@@ -16,7 +16,7 @@ from playloom.errors import BadInputError
 from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import StepResult
-from playloom.models.checkpoint import WorldModel
+from playloom.models.folder import ModelDescription
 
 
 class PromptStep(NamedTuple):
@@ -36,7 +36,7 @@ class PendingAction(NamedTuple):
 class _SessionEngine(Protocol):
     """The methods of `Engine` that a session passes on to."""
 
-    model: WorldModel
+    model: ModelDescription
 
     @property
     def bytes_per_session(self) -> int: ...

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from playloom.device import generator
 from playloom.errors import ResourceError
-from playloom.inference.backend import GeneratedFrames
+from playloom.inference.backend import ChosenBackend, GeneratedFrames
 from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.decoder import CachedDecoder
 from playloom.inference.reference_decoder import ReferenceDecoder
-from playloom.inference.sampling import BatchSampler, Sampling, noise
+from playloom.inference.sampling import Sampling
 from playloom.inference.threads import ThreadTuner
+from playloom.inference.torch_sampling import BatchSampler, noise
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import Schedule
 
@@ -25,8 +26,10 @@ from playloom.models.decode_order import Schedule
 class TorchBackend:
     """See `Backend`."""
 
+    name: ChosenBackend = "torch"
+
     def __init__(self, model: WorldModel, schedule: Schedule, *, reference: bool = False) -> None:
-        self.model, self.layout = model, model.config.layout
+        self.model, self.layout, self.device = model, model.config.layout, str(model.device)
         kind = ReferenceDecoder if reference else CachedDecoder
         with_features = model.heads is not None
         self.decoder = kind(model.transformer, self.layout, schedule, with_features=with_features)

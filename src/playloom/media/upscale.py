@@ -58,6 +58,8 @@ class RealESRGAN:
         spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
         if spec is None or not spec.submodule_search_locations:
             raise MissingExtraError.of(PACKAGE, "sr")
+        if importlib.util.find_spec("torch") is None:
+            raise MissingExtraError.of("torch", "sr")
         return cls(Path(spec.submodule_search_locations[0]) / WEIGHTS)
 
     def __call__(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:

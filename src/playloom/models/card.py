@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from playloom.atomic_io import atomic_write
+from playloom.models.config import ModelConfig
 from playloom.models.tokenizer.config import TokenizerConfig
-from playloom.models.world_model import ModelConfig
 
 CARD = "card.md"
 

@@ -1,49 +1,40 @@
-"""Models on disk (`model.json`, `card.md`, weights of its networks), and the bundled models."""
+"""Models with their networks: loading and saving weights."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
+from playloom.atomic_io import atomic_write
+from playloom.errors import CheckpointError, ConfigError, MissingExtraError
+from playloom.json_io import write_json
+from playloom.models.card import model_card, write_card
+from playloom.models.folder import FORMAT, WEIGHTS, ModelDescription, check_fingerprint, fingerprint, read_model
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingExtraError.of("torch", "train") from error
+
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import playloom
-from playloom.atomic_io import atomic_write
-from playloom.errors import CheckpointError, ConfigError, did_you_mean
-from playloom.json_io import read_json, write_json
-from playloom.models.card import CARD, model_card, write_card
-from playloom.models.heads import PredictionHeads, build_heads
+from playloom.models.heads_network import PredictionHeads, build_heads
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.transformer import Transformer
-from playloom.models.world_model import ModelConfig, build_transformer, require_memory
+from playloom.models.world_model import build_transformer, require_memory
 
-_BUNDLE = Path(__file__).parents[1] / "assets" / "models"
-_FORMAT = 1
-_SAMPLING = ("temperature", "top_k", "top_p", "action_temperature")
 _PROMPTS = "prompts"  # as `playloom.data.prompts.PROMPTS`, which is above this module
-_WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors", "heads.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class WorldModel:
+class WorldModel(ModelDescription):
     """A loaded model: its config and its networks in evaluation mode."""
 
-    config: ModelConfig
     tokenizer: FrameTokenizer
     transformer: Transformer
-    card: dict[str, Any] = field(default_factory=dict)
-    """Facts recorded by the training run: data seeds, updates, hardware, metrics."""
-    fingerprint: str = "fresh"
-    """Name of exactly these weights, for manifests."""
-    folder: Path | None = None
-    """Folder it was read from, with its prompts; None: it was not."""
     heads: PredictionHeads | None = None
     """Heads of `config.heads`, in float32."""
 
@@ -70,23 +61,11 @@ class WorldModel:
         return self
 
 
-def bundled_models() -> list[str]:
-    """Return the names of the bundled models."""
-    return sorted(path.parent.name for path in _BUNDLE.glob("*/model.json"))
-
-
-def model_folder(name: str | Path | None = None) -> Path:
-    """Return the folder of a bundled model's name, or of a path with `model.json`; None: the first bundled model."""
-    names = bundled_models()
-    if name is None and names:
-        return _BUNDLE / names[0]
-    if name in names:
-        return _BUNDLE / str(name)
-    if name is not None and (Path(name) / "model.json").is_file():
-        return Path(name)
-    raise CheckpointError(
-        f"{str(name)!r} is neither a folder with model.json nor a bundled model; {did_you_mean(str(name), names)}"
-    )
+def require_networks(model: ModelDescription) -> WorldModel:
+    """Return the model; ConfigError when its networks are not loaded."""
+    if not isinstance(model, WorldModel):
+        raise ConfigError(f"the networks of {model.config.name} are not loaded: load them with load_model")
+    return model
 
 
 def save_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None) -> None:
@@ -115,19 +94,9 @@ def load_weights(path: Path, module: nn.Module, expected_fingerprint: str) -> No
             raise CheckpointError(f"{path}: tensor {name}: got {got}, expected {expected}; weights of another config")
         if not torch.isfinite(found[name]).all():
             raise CheckpointError(f"{path}: tensor {name} holds NaN or infinity; the training run went wrong")
-    if fingerprint(path) != expected_fingerprint:
-        raise CheckpointError(f"{path} is not the file that the JSON file beside it names; export it again")
+    check_fingerprint(path, expected_fingerprint)
     module.load_state_dict(found)
     module.eval().requires_grad_(False)
-
-
-def fingerprint(path: Path) -> str:
-    """Return a short name for exactly these bytes: 16 hex digits of BLAKE2b."""
-    digest = hashlib.blake2b(digest_size=8)
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None = torch.float16) -> None:
@@ -137,14 +106,16 @@ def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None 
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    networks = dict(zip(_WEIGHTS, model.networks, strict=False))
+    for graph in (*folder.glob("*.onnx"), *folder.glob("onnx.json")):  # of the weights that were here before
+        graph.unlink()
+    networks = dict(zip(WEIGHTS, model.networks, strict=False))
     for name, module in networks.items():
         save_weights(folder / name, module, dtype)
     prompts = None if model.folder is None else model.folder / _PROMPTS
     if prompts is not None and prompts.is_dir() and prompts.resolve() != (folder / _PROMPTS).resolve():
         shutil.copytree(prompts, folder / _PROMPTS, dirs_exist_ok=True)
     content = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "config": model.config.to_dict(),
         "weights": {name: fingerprint(folder / name) for name in networks},
         "card": model.card,
@@ -155,71 +126,16 @@ def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldModel:
     """Read a model's folder, or a bundled model by name: float32, evaluation mode. Checks its files and the memory."""
-    folder = model_folder(folder) if folder in bundled_models() else Path(folder)
-    content = _read_model_json(folder)
-    try:
-        config = ModelConfig.from_dict(content["config"])
-        names = _WEIGHTS[: 2 if config.heads is None else 3]
-        fingerprints = [str(content["weights"][name]) for name in names]
-        card = _checked_card(content.get("card", {}))
-    except (KeyError, TypeError, ConfigError) as error:
-        cause = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise CheckpointError(f"{folder / 'model.json'} is damaged or of another version: {cause}") from error
+    info = read_model(folder)
+    config, place = info.config, info.folder
+    assert place is not None
     require_memory(config, device)
     model = WorldModel(
-        config=config,
+        **vars(info),
         tokenizer=FrameTokenizer(config.tokenizer),
         transformer=build_transformer(config),
-        card=card,
-        fingerprint=hashlib.blake2b(" ".join(fingerprints).encode(), digest_size=8).hexdigest(),
-        folder=folder,
         heads=None if config.heads is None else build_heads(config.heads, config.transformer.width),
     )
-    for name, module, expected in zip(names, model.networks, fingerprints, strict=True):
-        load_weights(folder / name, module, expected)
+    for (name, expected), module in zip(info.weights.items(), model.networks, strict=True):
+        load_weights(place / name, module, expected)
     return model.to(device)
-
-
-def update_card(folder: Path, changes: Mapping[str, Any], metrics: str) -> None:
-    """Replace entries of a model's card, in `model.json` and `card.md`; `metrics` is the evaluation's table."""
-    content = _read_model_json(folder)
-    content["card"] = {**content.get("card", {}), **changes}
-    write_card(folder, model_card(ModelConfig.from_dict(content["config"]), content["card"], metrics))
-    write_json(folder / "model.json", content)
-
-
-def read_card(name: str) -> str:
-    """Return the card, as Markdown, of a bundled model's name, a model's folder, or the folder of a training run."""
-    places = [Path(name), Path(name) / "model"] if name not in bundled_models() else []
-    found = [place for place in places if (place / CARD).is_file() or (place / "model.json").is_file()]
-    folder = found[0] if found else model_folder(name)
-    if (folder / CARD).is_file():
-        return (folder / CARD).read_text(encoding="utf-8")
-    content = _read_model_json(folder)
-    return model_card(ModelConfig.from_dict(content["config"]), content.get("card", {}))
-
-
-def _checked_card(card: object) -> dict[str, Any]:
-    """Check the recommended decode order and sampling, which may be edited by hand."""
-    if not isinstance(card, dict):
-        raise ConfigError(f"its card is wrong: got {card!r:.60}, expected an object")
-    sampling = card.get("sampling") or {}
-    if not isinstance(sampling, dict):
-        raise ConfigError(f"the card's sampling is wrong: got {sampling!r:.60}, expected an object")
-    for name, value in {"row_delay": card.get("row_delay"), **sampling}.items():
-        if name not in ("row_delay", *_SAMPLING):
-            raise ConfigError(f"the card's sampling has an unknown key {name!r}; {did_you_mean(name, _SAMPLING)}")
-        if value is not None and not isinstance(value, int if name == "row_delay" else int | float):
-            raise ConfigError(f"the card's {name} is wrong: got {value!r:.60}, expected a number")
-    return card
-
-
-def _read_model_json(folder: Path) -> dict[str, Any]:
-    path = folder / "model.json"
-    content = read_json(path, CheckpointError, "give a model's folder, or export the model again")
-    if content.get("format") != _FORMAT:
-        raise CheckpointError(
-            f"{path} is of format {content.get('format')!r}; this playloom ({playloom.__version__}) reads format "
-            f"{_FORMAT}: use the playloom that wrote it, or export the model again"
-        )
-    return content

@@ -19,10 +19,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
-from jaxtyping import Bool
 from numpy.typing import NDArray
-from torch import Tensor
 
 from playloom.errors import ConfigError
 from playloom.models.sequence import StepLayout
@@ -60,10 +57,10 @@ class Schedule:
         """Return the positions of passes `first` to `last` - 1, in position order."""
         return np.flatnonzero((self.pass_P >= first) & (self.pass_P < last))
 
-    def visible_PP(self, device: torch.device | str = "cpu") -> Bool[Tensor, "P P"]:
+    @cached_property
+    def visible_PP(self) -> NDArray[np.bool_]:
         """Own-step mask: entry [i, j] is True if position i may attend to position j."""
-        pass_P = torch.as_tensor(self.pass_P, device=device)
-        return pass_P[None, :] <= pass_P[:, None]
+        return self.pass_P[None, :] <= self.pass_P[:, None]
 
 
 DEFAULT_ROW_DELAY = 2

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from playloom.errors import ConfigError, did_you_mean
+from playloom.models.config import ModelConfig
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.transformer.config import TransformerConfig
-from playloom.models.world_model import ModelConfig
 
 _PAPER_GRID = TokenizerConfig(frame_height=128, frame_width=128, grid_height=16, grid_width=16, codebook_size=4096)
 

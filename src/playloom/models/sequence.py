@@ -22,10 +22,7 @@ from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
-import torch
-from jaxtyping import Int
 from numpy.typing import NDArray
-from torch import Tensor
 
 from playloom.actions.codec import SLOT_SIZES
 
@@ -170,17 +167,3 @@ class StepLayout:
             TokenGroup(positions=(int(position),), first_id=first, last_id=first + size)
             for position, first, size in zip(positions, vocab.action_offsets, vocab.slot_sizes, strict=True)
         )
-
-    def interleave(self, codes_BTN: Int[Tensor, "B T N"], values_BTA: Int[Tensor, "B T A"]) -> Int[Tensor, "B T K"]:
-        """Codes and action values to joint token ids, step by step in slot order."""
-        offsets_A = torch.tensor(self.vocab.action_offsets, device=values_BTA.device)
-        return torch.cat([codes_BTN.long(), values_BTA.long() + offsets_A], dim=-1)
-
-    def inputs(self, tokens_BTK: Int[Tensor, "B T K"]) -> Int[Tensor, "B T P"]:
-        """Return the input of every position: token ids, or `NO_TOKEN`."""
-        source_P = torch.as_tensor(self.source_P, device=tokens_BTK.device)
-        inputs = tokens_BTK[..., source_P.clamp(min=0)]
-        inputs = inputs.masked_fill(source_P < 0, NO_TOKEN)
-        if not self.rows:
-            inputs[:, 1:, 0] = tokens_BTK[:, :-1, -1]
-        return inputs

@@ -25,7 +25,7 @@ from starlette.staticfiles import StaticFiles
 
 import playloom
 from playloom.errors import PlayloomError
-from playloom.models.checkpoint import bundled_models
+from playloom.models.folder import bundled_models
 from playloom.server.errors import ApiError, ErrorResponse, error_response
 from playloom.server.jobs import Jobs, NewJob, register_job_routes
 from playloom.server.live_socket import register_live_routes

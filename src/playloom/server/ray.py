@@ -35,7 +35,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from playloom.device import pick_device, set_threads
 from playloom.errors import ConfigError, PlayloomError, ResourceError
-from playloom.models.checkpoint import bundled_models, load_model, model_folder
+from playloom.models.folder import bundled_models, model_folder, read_model
 from playloom.server.app import Server, create_app
 from playloom.server.errors import ApiError
 from playloom.server.main import listen, log_requests
@@ -206,7 +206,7 @@ def build_application(settings: Settings, nodes: Sequence[dict[str, float]]) -> 
 
 def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) -> None:
     """Serve until SIGTERM or Ctrl-C; then replicas finish their work, for at most `drain_seconds`."""
-    name = load_model(model_folder(settings.model), pick_device("cpu")).config.name
+    name = read_model(model_folder(settings.model)).config.name
     if not os.environ.get("RAY_ADDRESS"):
         pick_device(settings.device)
     with listen(settings) as listener:

@@ -26,15 +26,13 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES
 from playloom.data.prompts import find_prompt, list_prompts, load_prompt, load_prompt_file, prompt_folder
-from playloom.device import pick_device, run_in_temporary_thread
+from playloom.device import run_in_temporary_thread
 from playloom.errors import BadInputError
 from playloom.inference.engine import Engine
-from playloom.inference.generate import build_manifest
+from playloom.inference.generate import build_manifest, open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt, StepResult
 from playloom.media.images import encode_png, read_frame
-from playloom.models.checkpoint import load_model, model_folder
-from playloom.models.decode_order import card_row_delay
 from playloom.provenance import Manifest, frames_hash, stamp
 from playloom.server.errors import ApiError, service_unavailable
 from playloom.server.scheduler import Frame, Handle, Progress, Scheduler
@@ -332,8 +330,9 @@ class InferenceService:
 
 
 def _load_engine(settings: Settings) -> Engine:
-    model = load_model(model_folder(settings.model), pick_device(settings.device))
-    return Engine(model, row_delay=card_row_delay(model.card, settings.decode_order), backend=settings.backend)
+    return open_engine(
+        settings.model, device=settings.device, decode_order=settings.decode_order, backend=settings.backend
+    )
 
 
 def resolve_seed(seed: int | None) -> int:

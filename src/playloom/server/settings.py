@@ -54,8 +54,8 @@ class Settings(BaseSettings):
     """`raster`, or the row delay of the decoding order; none: the model card's, else raster."""
     device: str = "auto"
     """Device: auto, cpu, cuda or one of torch's names."""
-    backend: Literal["torch", "onnx", "auto"] = "torch"
-    """What runs the networks: torch, onnx (onnxruntime on a CPU), auto (onnx where it can run)."""
+    backend: Literal["torch", "onnx", "onnx-int8", "auto"] = "auto"
+    """What runs the networks: torch, onnx or onnx-int8 (onnxruntime on a CPU), auto (onnx-int8 where it can run)."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of one operation; none: `OMP_NUM_THREADS`, else the cores this process may use."""
     host: str = "127.0.0.1"

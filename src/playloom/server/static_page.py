@@ -22,7 +22,7 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 from playloom.json_io import read_json, write_json
 from playloom.media.images import encode_png
-from playloom.models.checkpoint import WorldModel
+from playloom.models.folder import ModelDescription
 from playloom.models.onnx import DESCRIPTION
 from playloom.provenance import stamp
 
@@ -33,11 +33,12 @@ _MODEL, _WORKER = "model", "service-worker.js"
 _GRAPHS, _WEIGHTS = ("encoder", "decoder", "step", "transformer"), ("tokenizer", "transformer")
 
 
-def write_static_page(world: WorldModel, folder: Path) -> dict[str, int]:
+def write_static_page(engine: Engine, folder: Path) -> dict[str, int]:
     """Write the page, the model's graphs, weights and prompts, and onnxruntime's WebAssembly module; return the sizes.
 
     `folder` is absent or empty. Sizes are in bytes, by path. BadInputError for a model that a browser cannot run.
     """
+    world = engine.model
     described = _description(world)
     with atomic_folder(folder) as place:
         shutil.copytree(PAGE, place, dirs_exist_ok=True)
@@ -50,7 +51,7 @@ def write_static_page(world: WorldModel, folder: Path) -> dict[str, int]:
         sizes = world.config.tokenizer
         card = {"width": sizes.frame_width, "height": sizes.frame_height, "controls": world.card.get("controls", {})}
         served = {"name": world.config.name, "serving": True, "temperature": _sampling(world).temperature, **card}
-        prompts = _write_prompts(world, model)
+        prompts = _write_prompts(engine, model)
         # The answers that the page expects of a server.
         write_json(place / "v1" / "models", [served])
         write_json(place / "v1" / "prompts", [{"name": name, "picture": f"{_MODEL}/{name}.png"} for name in prompts])
@@ -61,7 +62,7 @@ def write_static_page(world: WorldModel, folder: Path) -> dict[str, int]:
         return {file.relative_to(place).as_posix(): file.stat().st_size for file in place.rglob("*") if file.is_file()}
 
 
-def _description(world: WorldModel) -> dict[str, Any]:
+def _description(world: ModelDescription) -> dict[str, Any]:
     name, folder = world.config.name, world.folder
     if folder is None or not (folder / DESCRIPTION).is_file():
         raise BadInputError(f"{name} has no ONNX graphs; write them: playloom export onnx {folder or 'FOLDER'}")
@@ -76,13 +77,14 @@ def _description(world: WorldModel) -> dict[str, Any]:
     return {**found, "graphs": graphs, "weights": [f"{name}.safetensors" for name in _WEIGHTS]}
 
 
-def _sampling(world: WorldModel) -> Sampling:
+def _sampling(world: ModelDescription) -> Sampling:
     return Sampling.from_card(world.card)
 
 
-def _write_prompts(world: WorldModel, folder: Path) -> dict[str, Any]:
+def _write_prompts(engine: Engine, folder: Path) -> dict[str, Any]:
     """Write a picture of each prompt; return the prompts as codes, and the actions between them."""
-    engine, place, sizes = Engine(world, backend="auto"), prompt_folder(world.folder), world.config.tokenizer
+    world = engine.model
+    place, sizes = prompt_folder(world.folder), world.config.tokenizer
     found: dict[str, Any] = {}
     for name in list_prompts(place):
         context = world.config.transformer.context_steps
@@ -94,7 +96,7 @@ def _write_prompts(world: WorldModel, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _mark(world: WorldModel) -> Mapping[str, Any]:
+def _mark(world: ModelDescription) -> Mapping[str, Any]:
     """Find the watermark: what it changes on black and on white."""
     shape = world.config.tokenizer.frame_height, world.config.tokenizer.frame_width, 3
     black, white = stamp(np.zeros(shape, np.uint8)), stamp(np.full(shape, 255, np.uint8))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, decode_values
@@ -132,7 +131,7 @@ def _pairs(
         first, last = -_OLDEST, len(frames_THWC) - 1 - SHIFTS[-1]
         if last <= first:
             continue
-        motion_TC = motions(torch.from_numpy(np.array(frames_THWC))).double().numpy()
+        motion_TC = motions(np.asarray(frames_THWC)).astype(np.float64)
         state_TA = decode_values(actions_TA)
         moved.append(motion_TC[first:last])
         earlier.append(np.stack([motion_TC[first - back : last - back] for back in range(1, _PAST + 1)]))

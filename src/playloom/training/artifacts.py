@@ -24,15 +24,9 @@ from playloom.device import pick_device, set_threads
 from playloom.errors import CheckpointError
 from playloom.json_io import read_json, write_json
 from playloom.models.card import tokenizer_card, write_card
-from playloom.models.checkpoint import (
-    WorldModel,
-    fingerprint,
-    load_model,
-    load_weights,
-    model_folder,
-    save_model,
-    save_weights,
-)
+from playloom.models.checkpoint import WorldModel, load_model, load_weights, save_model, save_weights
+from playloom.models.folder import fingerprint, model_folder
+from playloom.models.onnx.export import export_if_installed
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.task import TrainingResult
@@ -125,6 +119,7 @@ def save_model_like(folder: Path, model: WorldModel, source: PretrainedModel) ->
     for dtype in (torch.float16, None):
         save_model(folder, model, dtype)
         if fingerprint(folder / _TRANSFORMER) == source.transformer:
+            export_if_installed(folder)
             return
     raise CheckpointError(f"{folder / _TRANSFORMER} differs from the source's, which is stored in an unusual dtype")
 

@@ -52,7 +52,7 @@ def make_fabric(config: LoopConfig) -> Any:
         import lightning_fabric
     except ImportError as error:
         raise MissingExtraError.of("lightning-fabric", "train") from error
-    kind = pick_device(config.device).type
+    kind = torch.device(pick_device(config.device)).type
     if kind == "cpu":
         set_threads(config.threads)
     else:

@@ -24,7 +24,8 @@ from playloom.inference.features import recorded_features
 from playloom.json_io import plain, read_json, write_json
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import card_row_delay
-from playloom.models.heads import HeadsConfig, PredictionHeads, StateConfig, build_heads
+from playloom.models.heads import HeadsConfig, StateConfig
+from playloom.models.heads_network import PredictionHeads, build_heads
 from playloom.training.artifacts import load_origin, save_model_like, training_facts
 from playloom.training.data_source import FinetuneJob, tokens_from
 from playloom.training.distributed import dist_info

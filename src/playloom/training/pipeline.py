@@ -12,7 +12,7 @@ from playloom.data.dataset import INDEX, FrameDataset
 from playloom.device import pick_device
 from playloom.errors import CheckpointError, ConfigError
 from playloom.json_io import read_json, write_json
-from playloom.models.world_model import ModelConfig
+from playloom.models.config import ModelConfig
 from playloom.training.artifacts import PretrainedModel, default_name, load_tokenizer
 from playloom.training.data_source import PrepareOptions, frames_from
 from playloom.training.distributed import dist_info
@@ -95,7 +95,7 @@ class TrainingJob:
 
     @property
     def _gpu(self) -> bool:
-        return pick_device(str(self.machine.get("device", "auto"))).type == "cuda"
+        return pick_device(str(self.machine.get("device", "auto"))).startswith("cuda")
 
 
 def train_model(

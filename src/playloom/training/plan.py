@@ -18,8 +18,9 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 
 from playloom.errors import BadInputError, did_you_mean
+from playloom.models.config import ModelConfig
 from playloom.models.decode_order import schedule
-from playloom.models.world_model import ModelConfig, build_transformer
+from playloom.models.world_model import build_transformer
 from playloom.training.optim import make_optimiser
 from playloom.training.world_model import WorldConfig, WorldLoss
 
@@ -170,7 +171,7 @@ def _step(loss: WorldLoss, config: WorldConfig, batch: int) -> None:
     layout = loss.layout
     codes = torch.zeros(batch, config.window_steps, layout.image_slots, dtype=torch.long)
     values = torch.zeros(batch, config.window_steps, layout.action_slots, dtype=torch.long)
-    mask = schedule(layout, config.row_delays[0] or layout.grid_width).visible_PP()
+    mask = torch.from_numpy(schedule(layout, config.row_delays[0] or layout.grid_width).visible_PP)
     with torch.autocast("cpu", torch.bfloat16, enabled=config.loop.precision != "32-true"):
         loss(codes, values, mask).loss.backward()
     loss.zero_grad()

@@ -19,9 +19,10 @@ from playloom.data.sampler import alive_spans
 from playloom.device import pick_device
 from playloom.errors import BadInputError, CheckpointError, RecordingError
 from playloom.models.checkpoint import WorldModel, save_model
+from playloom.models.config import ModelConfig
 from playloom.models.decode_order import DEFAULT_ROW_DELAY
+from playloom.models.onnx.export import export_if_installed
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
-from playloom.models.world_model import ModelConfig
 from playloom.training.alignment import check_alignment
 from playloom.training.artifacts import (
     PretrainedModel,
@@ -94,6 +95,7 @@ def _export(job: WorldJob, model: WorldModel, say: Say) -> None:
         except RecordingError as error:
             say(f"no prompts were chosen: {error}")
     save_model(job.out / "model", model)
+    export_if_installed(job.out / "model")
 
 
 def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenDataset, FrameTokenizer | None]:

@@ -150,7 +150,7 @@ class GanTask:
 
     def gather(self, rows_B1: NDArray[np.int64]) -> Batch:
         """Read rows of the dataset."""
-        return {"frames": frame_batch(self._frames, rows_B1)}
+        return {"frames": torch.from_numpy(frame_batch(self._frames, rows_B1))}
 
     def codes(self, batch: Batch) -> Tensor:
         """Return the codes of a batch, int64 [B, N]."""

@@ -24,11 +24,13 @@ from playloom.inference.engine import Engine
 from playloom.inference.types import Prompt
 from playloom.json_io import plain
 from playloom.models.checkpoint import WorldModel
+from playloom.models.config import ModelConfig
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, StepLayout
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
+from playloom.models.transformer.tokens import interleave, position_inputs
 from playloom.models.transformer.transformer import Transformer
-from playloom.models.world_model import ModelConfig, build_transformer
+from playloom.models.world_model import build_transformer
 from playloom.provenance import stamp
 from playloom.training.artifacts import PretrainedModel
 from playloom.training.distributed import dist_info
@@ -77,13 +79,13 @@ class WorldLoss(nn.Module):
     ) -> LossOutput:
         """Compute the loss of one batch; `causal_mask_PP` is the order's own-step mask, from `Schedule.visible_PP`."""
         layout, vocab = self.layout, self.layout.vocab
-        tokens_BTK = layout.interleave(codes_BTN, values_BTA)
+        tokens_BTK = interleave(layout, codes_BTN, values_BTA)
         actions_BTA = tokens_BTK[..., layout.image_slots :]
         previous_BTA = F.pad(actions_BTA[:, :-1], (0, 0, 1, 0), value=NO_TOKEN)
         read_BTK = tokens_BTK
         if self.training and self.context_noise:
-            read_BTK = layout.interleave(_with_noise(codes_BTN, self.context_noise), values_BTA)
-        hidden_BTPD = self.transformer(layout.inputs(read_BTK), causal_mask_PP, previous_BTA)
+            read_BTK = interleave(layout, _with_noise(codes_BTN, self.context_noise), values_BTA)
+        hidden_BTPD = self.transformer(position_inputs(layout, read_BTK), causal_mask_PP, previous_BTA)
         first = 0 if self.first_step_image or codes_BTN.shape[1] == 1 else 1
         logits = self.transformer.logits(hidden_BTPD[:, first:, self._image_positions], 0, vocab.codebook_size)
         image, image_accuracy = _cross_entropy(logits, codes_BTN[:, first:])
@@ -195,7 +197,10 @@ class WorldTask:
 
     def batch(self, seen: int) -> Batch:
         """Return windows: codes int64 [B, T, N], actions int64 [B, T, A]."""
-        return token_windows(self._store, self._train.rows(seen))
+        return self._windows(self._train.rows(seen))
+
+    def _windows(self, rows_BT: NDArray[np.int64]) -> Batch:
+        return {name: torch.from_numpy(column) for name, column in token_windows(self._store, rows_BT).items()}
 
     def losses(self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext) -> Iterator[ModuleLoss]:
         """Yield one loss, in a decode order drawn from the step's generator."""
@@ -212,7 +217,7 @@ class WorldTask:
         sums: dict[str, float] = {}
         count = max(1, self._config.validation_windows // self._validation.batch)
         for index in range(count):
-            windows = token_windows(self._store, self._validation.rows(index * self._validation.batch))
+            windows = self._windows(self._validation.rows(index * self._validation.batch))
             batch = {name: tensor.to(device) for name, tensor in windows.items()}
             raster = self._output(self.loss, batch, row_delays[0])
             metrics = {name: float(value) for name, value in raster._asdict().items()}
@@ -258,7 +263,7 @@ class WorldTask:
             actual = width if row_delay == 0 or not model.rows else min(row_delay, width)
             shares[actual] = shares.get(actual, 0.0) + weight
         weights = np.array(list(shares.values()))
-        masks = {row_delay: schedule(model.layout, row_delay).visible_PP() for row_delay in shares}
+        masks = {row_delay: torch.from_numpy(schedule(model.layout, row_delay).visible_PP) for row_delay in shares}
         return masks, weights / weights.sum()
 
     def _sampler(self, spans: Sequence[EpisodeSlice], seed: int, rank: int) -> WindowSampler:

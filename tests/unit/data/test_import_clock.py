@@ -97,6 +97,18 @@ def test_without_motion_nothing_is_changed(tmp_path):
     assert (dataset.actions_FA == imported(folder, "plain", False)[0].actions_FA).all()
 
 
+def test_an_offset_on_which_three_recordings_agree_is_used_where_it_is_not_found(tmp_path):
+    for number in range(4):
+        part = record(tmp_path / str(number), 24, 0.23, moves=number < 3)
+        for path in part.iterdir():
+            (tmp_path / "in").mkdir(exist_ok=True)
+            path.rename(tmp_path / "in" / f"{number}{path.suffix}")
+    dataset, notes = imported(tmp_path / "in", "out")
+    assert sum("the offset of the others is used" in note for note in notes) == 1
+    offsets = [span.meta["clock"][0] for span in dataset.spans]
+    assert len(offsets) == 4 and offsets[3] == pytest.approx(np.median(offsets[:3]))
+
+
 def test_a_drift_is_found_and_corrected(tmp_path):
     dataset, notes = imported(record(tmp_path / "in", 80, 0.2, drift=0.01), "out")
     assert abs(float(said(notes).split("drifts by ")[1].split(" ms")[0]) - 10) <= 2

@@ -13,6 +13,7 @@ from import_toys import levels_of, video_at
 from playloom.actions.codec import decode_values
 from playloom.actions.controller import CONTROLS
 from playloom.data.importing.build import find_recordings, import_recordings
+from playloom.data.importing.files import video_pictures, video_times
 from playloom.data.importing.recordings import ImportOptions
 from playloom.errors import ActionError, BadInputError, RecordingError, StorageError
 
@@ -70,6 +71,18 @@ def test_each_kind_of_video_gives_its_pictures_and_input(tmp_path, ending, codec
     assert column(dataset, "button_A") == [1, 1] + [0] * 17 + [1]
     assert column(dataset, "left_stick_y") == [0] * 5 + [1] * 5 + [0] * 10
     assert notes == ("found: video (1)", "pictures: resized from 96 x 64 to 24 x 16")
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9"])
+def test_wanted_pictures_are_the_same_when_others_are_not_decoded(tmp_path, codec):
+    times = seconds(2)
+    path = video_at(tmp_path / "a.mkv", times, shades(times), codec=codec)
+    times_F = video_times(path)
+    every = {time: load() for time, load in video_pictures(path)}
+    some = {time: load() for time, load in video_pictures(path, wanted_F=times_F[3::6])}
+    assert {*times_F[3::6].round(6)} <= {round(time, 6) for time in some}
+    assert all((picture == every[time]).all() for time, picture in some.items())
+    assert len(some) < len(every) == len(times) or codec == "libvpx-vp9"
 
 
 def test_a_variable_frame_rate_and_gaps(tmp_path):

@@ -24,8 +24,9 @@ from playloom.envs.prompts import prompt_sources
 from playloom.envs.vector import WorldModelVectorEnv
 from playloom.errors import BadInputError, ConfigError
 from playloom.inference.engine import Engine
-from playloom.inference.sampling import BatchSampler, Sampling
+from playloom.inference.sampling import Sampling
 from playloom.inference.session import StepInput
+from playloom.inference.torch_sampling import BatchSampler
 from playloom.models.checkpoint import save_model
 
 PROMPTS = ["plaza-rusher", "court-rusher"]

@@ -45,6 +45,7 @@ from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN
 from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, sharpness
+from playloom.models.transformer.tokens import interleave, position_inputs
 from playloom.models.world_model import build_transformer
 from playloom.training.world_model import WorldLoss
 
@@ -108,7 +109,7 @@ def test_likelihood_equals_going_token_by_token_without_the_future(row_delay: in
     source = torch.Generator().manual_seed(5)
     codes = torch.randint(0, layout.vocab.codebook_size, (2, 3, layout.image_slots), generator=source)
     values = torch.from_numpy(random_actions(6).astype(np.int64)).view(2, 3, -1)
-    tokens = layout.interleave(codes, values)
+    tokens = interleave(layout, codes, values)
     losses = torch.full(tokens.shape, torch.nan)
     with torch.inference_mode():
         for step, index in itertools.product(range(3), range(order.passes)):
@@ -119,7 +120,9 @@ def test_likelihood_equals_going_token_by_token_without_the_future(row_delay: in
             known[:, -1, later] = 0 if index < order.image_passes else layout.vocab.codebook_size
             taken = known[..., layout.image_slots :]
             previous = torch.cat([torch.full_like(taken[:, :1], NO_TOKEN), taken[:, :-1]], dim=1)
-            hidden = model.transformer(layout.inputs(known), order.visible_PP(), previous)[:, -1, positions]
+            hidden = model.transformer(position_inputs(layout, known), torch.from_numpy(order.visible_PP), previous)[
+                :, -1, positions
+            ]
             for row, slot in enumerate(slots):
                 if slot >= 0:
                     groups = [layout.image_group] * layout.image_slots + list(layout.action_groups)
@@ -217,7 +220,7 @@ def blinking(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, Fram
     assert not torch.equal(codes[0], codes[1])
     loss = WorldLoss(model.transformer.train(), model.config.layout, action_weight=1.0, first_step_image=False)
     optimiser = torch.optim.AdamW(model.transformer.parameters(), lr=1e-2)
-    own_PP = schedule(model.config.layout, 1).visible_PP()
+    own_PP = torch.from_numpy(schedule(model.config.layout, 1).visible_PP)
     values = torch.from_numpy(np.array(store.actions_FA, np.int64))
     rows = torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]])
     for _ in range(300):

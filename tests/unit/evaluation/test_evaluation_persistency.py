@@ -117,7 +117,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, FrameDa
         [[0] * 5, *([0] * before + [thing] * (5 - before) for thing in things for before in range(4))]
     )
     values = torch.from_numpy(REST_VALUES.astype(np.int64)).expand(*windows.shape, -1)
-    own_PP = schedule(model.config.layout, 1).visible_PP()
+    own_PP = torch.from_numpy(schedule(model.config.layout, 1).visible_PP)
     for _ in range(400):
         optimiser.zero_grad()
         judged = loss(codes[windows], values, own_PP)

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 pytest.importorskip("onnxruntime")
 
 from playloom.data.prompts import find_prompt, load_prompt
-from playloom.inference.engine import Engine
+from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import StepInput
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import load_model, model_folder
 
 FILE = Path(__file__).parents[3] / "web" / "test" / "dream.json"
 SEED, STEPS = 7, 8
@@ -47,7 +46,7 @@ class PageNoise:
 
 def dream() -> dict[str, object]:
     """The prompt's codes and actions; then frames after given actions and, every third step, a sampled one."""
-    engine = Engine(load_model(model_folder("arena-live")), backend="onnx", row_delay=2)
+    engine = open_engine("arena-live", backend="onnx")
     data = load_prompt(find_prompt("plaza-explorer"), context=10, frame_size=(180, 300))
     prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA)
     codes_TN = engine.codes(prompt)

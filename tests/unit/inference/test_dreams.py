@@ -215,7 +215,7 @@ def test_a_picture_stays_given_when_a_dream_goes_on_from_it(model, tmp_path):
 
 
 def test_a_picture_of_another_world_is_warned_of(tmp_path):
-    bundled = open_engine().model
+    bundled = open_engine()
     play = load_prompt_file(find_prompt("plaza-explorer")).frames_THWC
     assert all(picture_warning(bundled, play[step : step + 1]) is None for step in (0, 30, 59))
     noise = np.random.default_rng(0).integers(0, 256, (1, 180, 300, 3), dtype=np.uint8)
@@ -228,7 +228,7 @@ def test_a_picture_of_another_world_is_warned_of(tmp_path):
 
 
 def test_a_dream_without_a_prompt_says_where_it_begins(tmp_path):
-    _, data = GenerationConfig().read_prompt(open_engine().model, horizon=0, render=None)
+    _, data = GenerationConfig().read_prompt(open_engine(), horizon=0, render=None)
     assert any("no prompt was given" in note and data.name in note for note in data.notes)
 
 
@@ -407,7 +407,8 @@ def test_every_command_has_help_and_is_in_the_docs(monkeypatch, capsys):
 
 def test_bundled_model_matches_its_card():
     """Whatever is bundled loads, is small enough for the package, and carries its figures."""
-    from playloom.models.checkpoint import bundled_models, load_model, model_folder
+    from playloom.models.checkpoint import load_model
+    from playloom.models.folder import bundled_models, model_folder
 
     total = 0
     for name in bundled_models():

@@ -15,7 +15,8 @@ from playloom.actions.codec import REST_VALUES, SLOT_SIZES
 from playloom.device import generator
 from playloom.errors import BadInputError
 from playloom.inference.engine import Engine
-from playloom.inference.sampling import BatchSampler, Sampling, noise
+from playloom.inference.sampling import Sampling
+from playloom.inference.torch_sampling import BatchSampler, noise
 from playloom.inference.types import GenerationRequest, Prompt
 
 GOLDEN = Path(__file__).parents[2] / "assets" / "golden_dream.json"

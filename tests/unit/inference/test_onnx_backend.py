@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,18 +11,24 @@ import torch
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
+import playloom
 from conftest import loud_model, tiny_config
 from engine_toys import action, prompt_of
 from model_toys import with_heads
 from playloom.actions.codec import SLOT_SIZES
 from playloom.data.prompts import find_prompt, list_prompts, load_prompt_file
-from playloom.errors import BadInputError, CheckpointError
+from playloom.errors import BadInputError, CheckpointError, ConfigError, MissingExtraError
+from playloom.inference import backend
 from playloom.inference.array_sampling import ArraySampler
+from playloom.inference.backend import CPU_BACKEND, choose_backend
 from playloom.inference.engine import Engine
-from playloom.inference.sampling import BatchSampler, Sampling
+from playloom.inference.generate import open_engine
+from playloom.inference.sampling import Sampling
 from playloom.inference.session import StepInput
+from playloom.inference.torch_sampling import BatchSampler
 from playloom.inference.types import GenerationRequest, Prompt
-from playloom.models.checkpoint import WorldModel, load_model, model_folder, save_model
+from playloom.models.checkpoint import WorldModel, load_model, save_model
+from playloom.models.folder import model_folder, read_model
 from playloom.models.onnx.export import export_onnx
 
 GREEDY, HOT = Sampling(temperature=0.0), Sampling(temperature=2.0, action_temperature=1.5)
@@ -193,9 +200,8 @@ def test_weights_of_8_bits_are_close_and_each_dream_is_as_alone(tmp_path):
     model = exported(tmp_path, loud_model(config))
     exact = RecordedArrays([GREEDY], [np.random.default_rng(0)], config.layout.image_slots, 16)
     rough = RecordedArrays([GREEDY], [np.random.default_rng(0)], config.layout.image_slots, 16)
-    for int8, draws in ((False, exact), (True, rough)):
-        export_onnx(tmp_path, int8=int8)
-        decoder = Engine(model, row_delay=2, backend="onnx").decoder
+    for name, draws in (("onnx", exact), ("onnx-int8", rough)):
+        decoder = Engine(model, row_delay=2, backend=name).decoder
         state = decoder.begin()
         decoder.arrange([state])
         decoder.dream_frame([state], draws)
@@ -204,8 +210,8 @@ def test_weights_of_8_bits_are_close_and_each_dream_is_as_alone(tmp_path):
     requests = [
         GenerationRequest(prompt=prompt_of(2, seed), mode="full", steps=3, sampling=HOT, seed=seed) for seed in range(2)
     ]
-    together = list(Engine(model, row_delay=2, backend="onnx").dream_batch(requests))
-    (alone,) = zip(*Engine(model, row_delay=2, backend="onnx").dream_batch(requests[1:]), strict=True)
+    together = list(Engine(model, row_delay=2, backend="onnx-int8").dream_batch(requests))
+    (alone,) = zip(*Engine(model, row_delay=2, backend="onnx-int8").dream_batch(requests[1:]), strict=True)
     assert all((steps[1].codes_N == one.codes_N).all() for steps, one in zip(together, alone, strict=True))
 
 
@@ -213,7 +219,60 @@ def test_missing_graphs_and_those_of_other_weights_are_sentences(tmp_path, tiny_
     with pytest.raises(BadInputError, match="export onnx"):
         Engine(tiny_model, backend="onnx")
     exported(tmp_path, tiny_model)
+    graphs = [(path, path.read_bytes()) for path in tmp_path.glob("*onnx*")]
     save_model(tmp_path, loud_model(tiny_model.config, seed=1))
+    assert not list(tmp_path.glob("*onnx*"))
+    for path, content in graphs:
+        path.write_bytes(content)
     with pytest.raises(CheckpointError, match="other weights"):
         Engine(load_model(tmp_path), backend="onnx")
-    assert type(Engine(load_model(model_folder()), backend="torch").backend).__name__ == "TorchBackend"
+
+
+def test_damaged_weights_are_not_run(tmp_path, tiny_model):
+    exported(tmp_path, tiny_model)
+    path = tmp_path / "transformer.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(CheckpointError, match="not the file"):
+        open_engine(str(tmp_path), backend="onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "missing", "expected"),
+    [
+        ("auto", "cpu", "", CPU_BACKEND),
+        ("auto", "cpu", "torch", CPU_BACKEND),
+        ("auto", "cpu", "onnxruntime", "torch"),
+        ("auto", "cuda", "", "torch"),
+        ("onnx", "auto", "torch", "onnx"),
+        ("onnx-int8", "auto", "", "onnx-int8"),
+        ("torch", "auto", "", "torch"),
+    ],
+)
+def test_the_backend_is_what_can_run_the_model_on_the_device(monkeypatch, name, device, missing, expected):
+    monkeypatch.setattr(backend, "find_spec", lambda package: None if package == missing else find_spec(package))
+    monkeypatch.setattr(backend, "pick_device", lambda name: "cuda" if name == "cuda" else "cpu")
+    assert choose_backend(name, read_model(model_folder()), device) == expected
+
+
+def test_a_choice_that_cannot_run_is_a_sentence(monkeypatch, tiny_model):
+    assert choose_backend("auto", tiny_model) == "torch"  # its networks are loaded
+    bare = read_model(model_folder())
+    with pytest.raises(ConfigError, match="unknown backend"):
+        choose_backend("tensorrt", bare)
+    with pytest.raises(ConfigError, match="runs on a CPU"):
+        choose_backend("onnx", bare, "cuda")
+    with pytest.raises(ConfigError, match="load_model"):
+        Engine(bare, backend="torch")
+    monkeypatch.setattr(backend, "find_spec", lambda package: None)
+    with pytest.raises(MissingExtraError, match="train"):
+        choose_backend("torch", bare)
+    with pytest.raises(BadInputError, match="no ONNX graphs"):
+        choose_backend("auto", dataclasses.replace(bare, folder=None))
+
+
+def test_the_bundled_model_is_opened_without_its_networks_and_saved_as_it_is(tmp_path):
+    loaded = playloom.load("arena-live", backend="onnx", device="cpu")
+    assert not loaded.engine.model.networks and loaded.engine.device == "cpu"
+    loaded.save_pretrained(tmp_path / "copy")
+    for path in loaded.engine.model.folder.glob("*.*"):
+        assert (tmp_path / "copy" / path.name).read_bytes() == path.read_bytes()

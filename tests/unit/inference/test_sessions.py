@@ -12,8 +12,9 @@ from playloom.actions.codec import REST_VALUES, SLOT_SIZES
 from playloom.errors import BadInputError, ResourceError
 from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.engine import Engine
-from playloom.inference.sampling import BatchSampler, Sampling
+from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session, StepInput
+from playloom.inference.torch_sampling import BatchSampler
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
 

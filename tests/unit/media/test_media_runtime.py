@@ -91,8 +91,8 @@ def test_a_taken_folder_gets_a_number(tmp_path):
 
 
 def test_devices():
-    assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device("auto").type in ("cpu", "cuda")
+    assert pick_device("cpu") == "cpu"
+    assert pick_device("auto") in ("cpu", "cuda")
     with pytest.raises(ConfigError, match="cuda"):
         pick_device("cdua")
     with pytest.raises(ConfigError, match="not available"):

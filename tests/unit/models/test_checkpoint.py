@@ -13,7 +13,8 @@ from conftest import loud_model, tiny_config
 from playloom.cli.app import app
 from playloom.errors import CheckpointError
 from playloom.models.card import model_card
-from playloom.models.checkpoint import load_model, model_folder, read_card, save_model
+from playloom.models.checkpoint import load_model, save_model
+from playloom.models.folder import model_folder, read_card
 from playloom.training.artifacts import save_tokenizer
 from playloom.training.checkpoint import Snapshot, save_snapshot
 

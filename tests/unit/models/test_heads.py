@@ -17,8 +17,9 @@ from playloom.inference.engine import Engine
 from playloom.inference.features import recorded_features
 from playloom.inference.session import StepInput
 from playloom.models.checkpoint import load_model, save_model
-from playloom.models.heads import HeadsConfig, StateConfig, build_heads
-from playloom.models.world_model import ModelConfig
+from playloom.models.config import ModelConfig
+from playloom.models.heads import HeadsConfig, StateConfig
+from playloom.models.heads_network import build_heads
 
 
 def test_a_model_with_heads_comes_back_as_it_went(tmp_path, tiny_model):

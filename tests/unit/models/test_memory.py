@@ -1,6 +1,7 @@
 """What a model takes of memory is said before it is taken, and is what it then takes."""
 
 import pytest
+import torch
 
 from conftest import tiny_config
 from playloom.errors import ResourceError
@@ -17,7 +18,7 @@ from playloom.models.world_model import build_transformer, require_memory, weigh
 def test_the_formulas_count_what_is_built(config):
     networks = (FrameTokenizer(config.tokenizer), build_transformer(config))
     assert weight_bytes(config) == 4 * sum(w.numel() for network in networks for w in network.parameters())
-    cache = KeyValueCache.empty(config.transformer, config.layout.positions, 3)
+    cache = KeyValueCache.empty(config.transformer, config.layout.positions, 3, torch.zeros)
     held = sum(tensor.nbytes for tensor in (*cache.keys, *cache.values))
     assert 3 * KeyValueCache.bytes_each(config.transformer, config.layout.positions) == held
 

@@ -8,6 +8,7 @@ import torch
 
 from conftest import loud_model, tiny_config
 from playloom.errors import ConfigError
+from playloom.models.config import ModelConfig
 from playloom.models.decode_order import schedule
 from playloom.models.presets import PRESETS, preset
 from playloom.models.sequence import NO_TOKEN
@@ -15,7 +16,7 @@ from playloom.models.transformer.config import TransformerConfig, Window
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
 from playloom.models.transformer.layers import STEP_PERIOD, Rotary, matrices, rotate
 from playloom.models.transformer.packed_cpu import pack, pack_head
-from playloom.models.world_model import ModelConfig
+from playloom.models.transformer.tokens import interleave, position_inputs
 
 PUBLISHED = {  # millions, as published; positions not counted
     "paper-27m": 27,
@@ -34,10 +35,10 @@ def steps_of(config: ModelConfig, steps: int, seed: int = 0) -> tuple[torch.Tens
     layout, source = config.layout, torch.Generator().manual_seed(seed)
     codes = torch.randint(0, layout.vocab.codebook_size, (2, steps, layout.image_slots), generator=source)
     values = torch.stack([torch.randint(0, n, (2, steps), generator=source) for n in layout.vocab.slot_sizes], dim=-1)
-    tokens = layout.interleave(codes, values)
+    tokens = interleave(layout, codes, values)
     actions = tokens[..., layout.image_slots :]
     previous = torch.cat([torch.full_like(actions[:, :1], NO_TOKEN), actions[:, :-1]], dim=1)
-    return layout.inputs(tokens), previous
+    return position_inputs(layout, tokens), previous
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -69,7 +70,9 @@ def test_the_guides_model_builds_and_runs():
     model = loud_model(dataclasses.replace(small, tokenizer=preset("tiny").tokenizer))
     assert base.layout.image_slots == 75 * 45 and base.tokenizer.code_width == 256
     inputs, previous = steps_of(model.config, 2)
-    assert model.transformer(inputs, schedule(model.config.layout).visible_PP(), previous).isfinite().all()
+    assert (
+        model.transformer(inputs, torch.from_numpy(schedule(model.config.layout).visible_PP), previous).isfinite().all()
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,9 +94,9 @@ def test_extending_a_cache_equals_the_whole_forward_pass(positions, rows, row_de
     model = loud_model(config).transformer
     inputs, previous = steps_of(config, steps)
     order = schedule(config.layout, row_delay)
-    visible = order.visible_PP()
+    visible = torch.from_numpy(order.visible_PP)
     whole = model(inputs, visible, previous)
-    cache = KeyValueCache.empty(model.config, config.layout.positions, 2)
+    cache = KeyValueCache.empty(model.config, config.layout.positions, 2, torch.zeros)
     order_P = torch.as_tensor(order.order_P)
     for step in range(steps):
         tables = model.begin(torch.tensor([step, step]), order_P, previous[:, step])
@@ -126,7 +129,7 @@ def test_packed_weights_give_the_same_numbers(parallel, qk_norm):
     hidden = []
     with torch.no_grad():
         for network in (model, packed):
-            cache = KeyValueCache.empty(model.config, config.layout.positions, 2)
+            cache = KeyValueCache.empty(model.config, config.layout.positions, 2, torch.zeros)
             tables = network.begin(torch.tensor([0, 0]), order_P, previous[:, 0])
             for index in range(order.passes):
                 first, last = order.span(index, index + 1)
@@ -149,7 +152,7 @@ def test_the_future_changes_nothing():
     config = tiny_config()
     model = loud_model(config).transformer
     inputs, previous = steps_of(config, 3)
-    visible = schedule(config.layout, 1).visible_PP()
+    visible = torch.from_numpy(schedule(config.layout, 1).visible_PP)
     before = model(inputs, visible, previous)
     inputs[:, 2] = (inputs[:, 2] + 1) % 16
     assert torch.equal(model(inputs, visible, previous)[:, :2], before[:, :2])
@@ -162,7 +165,7 @@ def test_a_layer_sees_its_window_and_no_further():
     )
     model = loud_model(config).transformer
     inputs, previous = steps_of(config, 6)
-    visible = schedule(config.layout).visible_PP()
+    visible = torch.from_numpy(schedule(config.layout).visible_PP)
     before = model(inputs, visible, previous)[:, 5]
     for step, matters in ((1, False), (2, True)):
         changed = inputs.clone()
@@ -179,7 +182,7 @@ def test_rolling_positions_do_not_know_the_date():
     order_P = torch.as_tensor(order.order_P)
     found = []
     for start in (0, STEP_PERIOD - 1):  # the angles wrap between the two steps
-        cache = KeyValueCache.empty(model.config, config.layout.positions, 2)
+        cache = KeyValueCache.empty(model.config, config.layout.positions, 2, torch.zeros)
         for step in range(2):
             tables = model.begin(torch.tensor([start + step] * 2), order_P, previous[:, step])
             for index in range(order.passes):
@@ -219,7 +222,7 @@ def test_absolute_positions_end_with_the_context():
     config = tiny_config("absolute")
     inputs, previous = steps_of(config, 5)
     with pytest.raises(ConfigError, match="4 steps"):
-        loud_model(config).transformer(inputs, schedule(config.layout).visible_PP(), previous)
+        loud_model(config).transformer(inputs, torch.from_numpy(schedule(config.layout).visible_PP), previous)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from playloom.errors import ConfigError
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, StepLayout, Vocab
+from playloom.models.transformer.tokens import interleave, position_inputs
 
 SIZES = st.tuples(st.integers(1, 5), st.integers(1, 6))
 
@@ -24,7 +25,7 @@ def layout_of(height: int, width: int, rows: bool = True) -> StepLayout:
 def tokens(layout: StepLayout, steps: int = 3) -> torch.Tensor:
     codes = torch.randint(0, 7, (2, steps, layout.image_slots))
     values = torch.stack([torch.randint(0, n, (2, steps)) for n in layout.vocab.slot_sizes], dim=-1)
-    return layout.interleave(codes, values)
+    return interleave(layout, codes, values)
 
 
 def test_published_vocabularies():
@@ -44,7 +45,7 @@ def test_weave_is_a_bijection_into_legal_ids(size, rows):
     layout = layout_of(*size, rows)
     codes = torch.randint(0, 7, (2, 3, layout.image_slots))
     values = torch.stack([torch.randint(0, n, (2, 3)) for n in layout.vocab.slot_sizes], dim=-1)
-    woven = layout.interleave(codes, values)
+    woven = interleave(layout, codes, values)
     offsets = torch.tensor(layout.vocab.action_offsets)
     assert torch.equal(woven[..., : layout.image_slots], codes)
     assert torch.equal(woven[..., layout.image_slots :] - offsets, values)
@@ -67,7 +68,7 @@ def test_every_slot_is_predicted_once_and_read_once(size, rows):
 def test_a_chain_reads_the_previous_steps_last_token():
     layout = layout_of(2, 3, rows=False)
     woven = tokens(layout)
-    inputs = layout.inputs(woven)
+    inputs = position_inputs(layout, woven)
     assert (inputs[:, 0, 0] == NO_TOKEN).all()
     assert torch.equal(inputs.flatten(1)[:, 1:], woven.flatten(1)[:, :-1])
 
@@ -75,7 +76,7 @@ def test_a_chain_reads_the_previous_steps_last_token():
 def test_row_starts_read_nothing_and_row_ends_bring_the_last_token_in():
     layout = layout_of(2, 3)
     woven = tokens(layout)
-    image = layout.inputs(woven)[..., :8].unflatten(-1, (2, 4))
+    image = position_inputs(layout, woven)[..., :8].unflatten(-1, (2, 4))
     assert (image[..., 0] == NO_TOKEN).all()
     assert torch.equal(image[..., 3], woven[..., [2, 5]])
 
@@ -85,7 +86,7 @@ def test_no_position_sees_a_token_that_is_not_decoded_yet(size, data):
     """The rule that makes parallel decoding exact, checked against the definition rather than the formula."""
     layout = layout_of(*size)
     plan = schedule(layout, data.draw(st.integers(1, size[1])))
-    visible = plan.visible_PP().numpy()
+    visible = plan.visible_PP
     decoded_in = {int(layout.target_P[p]): plan.pass_P[p] for p in range(layout.positions)}
     for query in range(layout.positions):
         assert visible[query, query]
@@ -98,7 +99,7 @@ def test_no_position_sees_a_token_that_is_not_decoded_yet(size, data):
 def test_the_left_and_upper_neighbours_are_always_seen(size, data):
     layout = layout_of(*size)
     plan = schedule(layout, data.draw(st.integers(1, size[1])))
-    visible = plan.visible_PP().numpy()
+    visible = plan.visible_PP
     reader = {int(s): p for p, s in enumerate(layout.source_P) if s >= 0}
     for slot in range(layout.image_slots):
         row, column = divmod(slot, size[1])

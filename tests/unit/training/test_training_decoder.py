@@ -13,7 +13,8 @@ from conftest import loud_model
 from playloom.cli.app import app
 from playloom.data.dataset import TokenDataset
 from playloom.errors import CheckpointError, ConfigError, RecordingError
-from playloom.models.checkpoint import load_model, read_card, save_model
+from playloom.models.checkpoint import load_model, save_model
+from playloom.models.folder import read_card
 from playloom.models.tokenizer.losses import TokenizerLossConfig
 from playloom.training.artifacts import load_origin, load_tokenizer
 from playloom.training.checkpoint import load_newest

@@ -12,8 +12,10 @@ from conftest import loud_model, tiny_config
 from playloom.cli.app import app
 from playloom.data.dataset import TokenDataset
 from playloom.errors import RecordingError
-from playloom.models.checkpoint import fingerprint, load_model, save_model
-from playloom.models.heads import HeadsConfig, build_heads
+from playloom.models.checkpoint import load_model, save_model
+from playloom.models.folder import fingerprint
+from playloom.models.heads import HeadsConfig
+from playloom.models.heads_network import build_heads
 from playloom.training.artifacts import load_origin
 from playloom.training.data_source import PrepareOptions
 from playloom.training.heads import HeadsJob, HeadsTrainingConfig, constant_outputs, head_losses, run_heads

@@ -75,7 +75,7 @@ def test_neither_module_gets_the_others_gradients(store):
 def test_mirroring_and_brightness_reach_the_network(store):
     config = tokenizer_config(mirror=True, brightness=0.3)
     task = TokenizerTask(TINY.tokenizer, config, store)
-    frames = frame_batch(store, np.arange(8)[:, None])
+    frames = torch.from_numpy(frame_batch(store, np.arange(8)[:, None]))
     changed = task.augmented(frames, np.random.default_rng(1))
     assert changed.shape == frames.shape
     assert changed.dtype == torch.uint8

@@ -40,6 +40,8 @@ export interface Description {
 }
 
 export const NO_TOKEN = -1;
+/** Upper bounds of attention scores; smaller ones would make numbers that processors are slow with. */
+const [VISIBLE, HIDDEN] = [Infinity, -60];
 
 /** Consecutive passes in one run: a single one, or many whose tokens are given. */
 export interface Chunk {
@@ -123,9 +125,9 @@ export class Transformer {
       const mask = one(chunk.tensors, `mask_${index}`).floats;
       const length = (window.capacity + 1) * layout.positions;
       const past = window.capacity * layout.positions;
-      mask.fill(-Infinity);
+      mask.fill(HIDDEN);
       chunk.seen.forEach((own, row) => {
-        mask.fill(0, row * length + past - pastCount(window, step) * layout.positions, row * length + past + own);
+        mask.fill(VISIBLE, row * length + past - pastCount(window, step) * layout.positions, row * length + past + own);
       });
     });
     await this.graph.run({ ...this.shared, ...chunk.tensors });

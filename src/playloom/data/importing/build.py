@@ -47,6 +47,7 @@ _CYCLE = 20
 _KEPT = {9: "validation", 19: "test"}
 """Split rule: of twenty sessions, sorted by name, the tenth is for validation and the twentieth for testing."""
 _REPORT_EVERY = 50
+_AGREEING = 3  # recordings whose offset is trusted for another
 
 
 _Decoded = tuple[list[Run], Path | PlayloomError | None]  # clips that a worker decoded, and their file or fault
@@ -221,6 +222,7 @@ class _Build:
                 self.notes.append(f"{recording.path}: {cut}")
         if not plans:
             raise RecordingError(f"no recording of {self.place} can be used: {self.skipped[-1]}")
+        plans = self._share_offset(plans)
         for names, parts in counts.items():
             counts_TM = np.concatenate(parts)
             fitted = self.mappings[names] = self.mappings[names].fit(counts_TM)
@@ -240,6 +242,22 @@ class _Build:
             return ClockCorrection()
         estimate = self.estimates[self.name(recording)] = estimate_clock(recording, mapping.sources, runs, input_TC)
         return estimate.clock if estimate.sure else ClockCorrection()
+
+    def _share_offset(self, plans: list[_Plan]) -> list[_Plan]:
+        """Give recordings whose offset was not found that of the others, if these agree within a step."""
+        found = [estimate.clock.offset for estimate in self.estimates.values() if estimate.sure]
+        if len(found) < _AGREEING or max(found) - min(found) > STEP:
+            return plans
+        clock, shared = ClockCorrection(float(np.median(found))), []
+        for plan in plans:
+            estimate = self.estimates.get(self.name(plan.recording))
+            if estimate is not None and not estimate.sure:
+                runs = find_runs(plan.recording.times_F)
+                input_TC = _input(plan.recording, self.mappings[plan.mapping], runs, clock)
+                plan = plan._replace(clips=cut_runs(runs, input_TC[:, -1] == 0) or plan.clips, clock=clock)
+                self.notes.append(f"{plan.recording.path}: the offset of the others is used, {clock.offset:+.2f} s")
+            shared.append(plan)
+        return shared
 
     def _write(self, writer: DatasetWriter, plans: Sequence[_Plan], columns: Sequence[str]) -> int:
         """Write the clips one after another without the unusable ones; return the number of rows."""

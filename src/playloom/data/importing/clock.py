@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from playloom.data.importing.recordings import Recording
 from playloom.data.importing.resample import MOUSE, PAUSED, PICTURE_SLACK, STATE, STEP, InputChange, Run
+from playloom.data.motion import motions, small_motions
 
 LAGS = np.round(np.arange(-2, 2.001, 1 / 60), 4)
 """Lags tried in seconds; + if the motion comes after the input."""
@@ -139,10 +140,6 @@ def _active(runs: Sequence[Run], input_TC: NDArray[np.float32]) -> list[Run]:
 
 def _measure(recording: Recording, run: Run) -> _Moved | None:
     """The motions of a stretch, from pictures at no more than 30 a second; None: it is too short."""
-    import torch
-
-    from playloom.data.motion import motions, small_motions
-
     options = replace(recording.options, frame_size=_SIZE, resize="crop")
     times: list[float] = []
     frames: list[NDArray[np.uint8]] = []
@@ -155,8 +152,8 @@ def _measure(recording: Recording, run: Run) -> _Moved | None:
     count = len(times) - 1
     if count < _PAST + 2:
         return None
-    times_T, frames_THWC = np.array(times), torch.from_numpy(np.stack(frames))
-    motion_MC = np.hstack([measure(frames_THWC).double().numpy() for measure in (small_motions, motions)])
+    times_T, frames_THWC = np.array(times), np.stack(frames)
+    motion_MC = np.hstack([measure(frames_THWC).astype(np.float64) for measure in (small_motions, motions)])
     past = [motion_MC[_PAST - back : count - back] for back in range(1, _PAST + 1)]
     return _Moved(times_T[_PAST:count], times_T[_PAST + 1 :], motion_MC[_PAST:], np.hstack(past))
 

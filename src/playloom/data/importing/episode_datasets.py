@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.controller import CONTROLS
-from playloom.data.importing.files import Frame, load_picture, parquet_rows, reading, table_rows, video_pictures
+from playloom.data.importing.files import (
+    Frame,
+    Times,
+    load_picture,
+    parquet_rows,
+    reading,
+    table_rows,
+    video_pictures,
+)
 from playloom.data.importing.mapping import control_name
 from playloom.data.importing.recordings import Change, ImportOptions, Recording, check_sources
 from playloom.data.importing.resample import STATE
@@ -121,11 +129,11 @@ class LeRobot(_Episode):
         """Times of the rows in seconds."""
         return np.array([row["time"] for row in self._rows()], np.float64)
 
-    def pictures(self) -> Iterator[Frame]:
+    def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
         """Decode the part of the video, or the pictures in the rows."""
         for key in self._features("video"):
             start = float(self.episode.get(f"videos/{key}/from_timestamp", 0.0))
-            return video_pictures(self._file("video_path", key), start=start)
+            return video_pictures(self._file("video_path", key), start=start, wanted_F=wanted_F)
         for key in self._features("image"):
             return ((row["time"], partial(_cell_picture, self.root, row[key])) for row in self._rows(key))
         raise RecordingError(f"{self.root} has no pictures: expected a feature of dtype video or image")
@@ -257,7 +265,7 @@ class Minari(_Episode):
         """Times of the observations in seconds."""
         return np.arange(len(self._tables[0]["rewards"]) + 1) / self.options.rate
 
-    def pictures(self) -> Iterator[Frame]:
+    def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
         """Read the observations one at a time."""
         with _opened(self._data) as data:
             pictures = next((d for d in _datasets(data[self.group]["observations"]) if _is_pictures(d)), None)

@@ -21,6 +21,7 @@ from playloom.media.images import read_picture
 
 Frame = tuple[float, Callable[[], NDArray[np.uint8]]]
 """Time of a picture in seconds, and a function that returns its RGB values [H, W, 3]."""
+Times = NDArray[np.float64]
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov")
 """Endings of videos that are read; any codec of FFmpeg's."""
 _BEFORE = 2e-3  # Matroska rounds times to milliseconds
@@ -61,23 +62,33 @@ def video_size(path: Path) -> tuple[int, int]:
         return stream.codec_context.width, stream.codec_context.height
 
 
-def video_pictures(path: Path, *, start: float | None = None) -> Iterator[Frame]:
+def video_pictures(path: Path, *, start: float | None = None, wanted_F: Times | None = None) -> Iterator[Frame]:
     """Decode the pictures one at a time; the time of the first is 0.
 
-    With `start`, that presentation time in seconds is 0, and pictures before it are left out. RecordingError when the
-    video is damaged; its earlier pictures are given before.
+    With `start`, that presentation time in seconds is 0, and pictures before it are left out. With `wanted_F`, sorted
+    times, others may be left out: those that no other picture refers to are not decoded. RecordingError when the video
+    is damaged; its earlier pictures are given before.
     """
     with _opened(path) as (container, stream):
         stream.thread_type = "AUTO"
         zero = None if start is None else start / float(stream.time_base)
         if start:
             container.seek(int(start / stream.time_base), stream=stream)
-        for frame in container.decode(stream):
-            if frame.pts is not None:
-                zero = frame.pts if zero is None else zero
-                time = (frame.pts - zero) * float(stream.time_base)
-                if time >= -_BEFORE:
-                    yield time, partial(frame.to_ndarray, format="rgb24")
+        for packet in container.demux(stream):
+            if wanted_F is not None and zero is not None and packet.pts is not None:
+                needed = _near((packet.pts - zero) * float(stream.time_base), wanted_F)
+                stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
+            for frame in packet.decode():
+                if frame.pts is not None:
+                    zero = frame.pts if zero is None else zero
+                    time = (frame.pts - zero) * float(stream.time_base)
+                    if time >= -_BEFORE:
+                        yield time, partial(frame.to_ndarray, format="rgb24")
+
+
+def _near(time: float, times_F: Times) -> bool:
+    index = int(np.searchsorted(times_F, time - _BEFORE))
+    return index < len(times_F) and bool(times_F[index] <= time + _BEFORE)
 
 
 def load_picture(source: Path | bytes) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from playloom.data.importing.files import (
     VIDEO_ENDINGS,
     Frame,
+    Times,
     parquet_rows,
     reading,
     table_rows,
@@ -296,9 +297,9 @@ class NitroGen(Recording):
         times_F = video_times(self.video, start=self._start)
         return times_F[times_F < self._seconds - 1e-3]
 
-    def pictures(self) -> Iterator[Frame]:
+    def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
         """Decode the video, from the start of the chunk on."""
-        return video_pictures(self.video, start=self._start)
+        return video_pictures(self.video, start=self._start, wanted_F=wanted_F)
 
     def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
         table = next(self.path / name for name in _NITROGEN_TABLES if (self.path / name).is_file())

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.data.importing.files import VIDEO_ENDINGS, Frame, reading, video_pictures
+from playloom.data.importing.files import VIDEO_ENDINGS, Frame, Times, reading, video_pictures
 from playloom.data.importing.mapping import virtual_key, wheel
 from playloom.data.importing.recordings import Change, Recording
 from playloom.data.importing.resample import PAUSED
@@ -133,7 +133,7 @@ class OwaMcap(Recording):
         """Times of the `screen` messages in seconds."""
         return self._screens_F2[:, 1]
 
-    def pictures(self) -> Iterator[Frame]:
+    def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
         """Decode the pictures that have a message."""
         places_F, times_F = self._screens_F2.T
         for place, load in video_pictures(self.video, start=0.0):

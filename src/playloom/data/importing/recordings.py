@@ -18,13 +18,14 @@ from playloom.actions.controller import CONTROLS
 from playloom.data.importing.files import (
     ACTIONS_FILE,
     Frame,
+    Times,
     load_picture,
     pictures_in,
     reading,
     video_pictures,
     video_times,
 )
-from playloom.data.importing.resample import PICTURE_SLACK, STEP, InputChange, Run, last_pictures
+from playloom.data.importing.resample import PICTURE_SLACK, STEP, InputChange, Run, last_pictures, step_times
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import read_clip, read_npz
@@ -154,9 +155,9 @@ class Recording(ABC):
         """Sorted times of all pictures in seconds, taken without decoding them."""
         return video_times(self.video)
 
-    def pictures(self) -> Iterator[Frame]:
-        """Read the pictures one at a time."""
-        return video_pictures(self.video)
+    def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
+        """Read the pictures one at a time; only those of the wanted times, some of `times_F`, have to be given."""
+        return video_pictures(self.video, wanted_F=wanted_F)
 
     def pictures_from(self, start: float) -> Iterator[Frame]:
         """Read the pictures from a time in seconds on."""
@@ -232,7 +233,10 @@ def _loaded(encoder: ClipEncoder) -> Encode:
 
 def _frames(recording: Recording, clips: Sequence[Run]) -> Iterator[NDArray[np.uint8]]:
     load, reduced_HWC = None, np.empty(0, np.uint8)
-    for latest in last_pictures(recording.pictures(), clips) if clips else ():
+    times_F = recording.times_F
+    last_T = np.searchsorted(times_F, step_times(clips) + PICTURE_SLACK, side="right") - 1
+    wanted_F = times_F[np.unique(np.maximum(last_T, 0))]
+    for latest in last_pictures(recording.pictures(wanted_F), clips) if clips else ():
         if latest is not load:
             load, (reduced_HWC, _) = latest, recording.options.reduce(latest(), recording.masks)
         yield reduced_HWC
@@ -254,7 +258,7 @@ class _Rows(Recording):
         """Times of the rows in seconds."""
         return np.arange(len(self._values()), dtype=np.float64) * STEP
 
-    def pictures(self) -> Iterator[Frame]:
+    def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
         """Read the pictures one at a time."""
         return ((row * STEP, load) for row, load in enumerate(self._loaders()))
 

@@ -131,7 +131,7 @@ def play_live(
         ensure_writable(job.out, numbered=True)
     engine = job.load_engine()
     model, sampling = engine.model, job.sampling(engine.model)
-    prompt, data = job.read_prompt(model, horizon=0, render=render)
+    prompt, data = job.read_prompt(engine, horizon=0, render=render)
     frames: deque[LiveFrame] = deque(maxlen=HISTORY if job.out is not None else 0)
     failure: Exception | None = None
     with LiveSession(engine, prompt, sampling=sampling, seed=job.seed, controller=job.controller, fps=job.fps) as live:
@@ -155,6 +155,7 @@ def play_live(
     report = {
         "model": model.config.name,
         "weights": model.fingerprint,
+        "backend": engine.backend.name,
         "controller": job.controller,
         "seed": job.seed,
         "fps": job.fps,

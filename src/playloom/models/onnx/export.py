@@ -9,19 +9,20 @@ from typing import Any
 
 from playloom.errors import MissingExtraError
 from playloom.json_io import write_json
-from playloom.models.checkpoint import WorldModel, load_model, model_folder
+from playloom.models.checkpoint import WorldModel, load_model
 from playloom.models.decode_order import card_row_delay, schedule
+from playloom.models.folder import model_folder
 from playloom.models.onnx import DESCRIPTION
 from playloom.models.sequence import NO_TOKEN
 
 _FORMAT = 1
 
 
-def export_onnx(model: str | Path, out: Path | None = None, *, int8: bool = False) -> list[Path]:
+def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     """Write a model's ONNX graphs, and their description, into its folder; returns the new files.
 
-    The graphs refer to the weights files by name, so another folder `out` gets copies of those. `int8`: the transformer
-    multiplies with weights of 8 bits.
+    The graphs refer to the weights files by name, so another folder `out` gets copies of those. `transformer_int8`
+    multiplies with weights of 8 bits, rounded when it is loaded.
     """
     if find_spec("onnx") is None:
         raise MissingExtraError.of("onnx", "onnx")
@@ -40,16 +41,23 @@ def export_onnx(model: str | Path, out: Path | None = None, *, int8: bool = Fals
         "encoder": encoder_graph(world.config.tokenizer, weights["tokenizer"]),
         "decoder": decoder_graph(world.config.tokenizer, weights["tokenizer"]),
         "step": StepGraph(world.transformer, weights["transformer"]).graph,
-        "transformer": TransformerGraph(world.transformer, weights["transformer"], int8=int8).graph,
+        "transformer": TransformerGraph(world.transformer, weights["transformer"]).graph,
+        "transformer_int8": TransformerGraph(world.transformer, weights["transformer"], int8=True).graph,
     }
     if world.config.heads is not None:
         graphs["heads"] = heads_graph(world.config.heads, weights["heads"])
     for name, graph in graphs.items():
         graph.save(out / f"{name}.onnx")
     signatures = {name: {"file": f"{name}.onnx", **graph.signature()} for name, graph in graphs.items()}
-    files = {"int8": int8, "graphs": signatures, "weights": [path.name for path in weights.values()]}
+    files = {"graphs": signatures, "weights": [path.name for path in weights.values()]}
     write_json(out / DESCRIPTION, {**files, **description(world)}, indent=None)
     return [*(out / f"{name}.onnx" for name in graphs), out / DESCRIPTION]
+
+
+def export_if_installed(folder: Path) -> None:
+    """Write the graphs into a model's folder, see `export_onnx`, where the package onnx is installed."""
+    if find_spec("onnx") is not None:
+        export_onnx(folder)
 
 
 def description(world: WorldModel) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ OPSET = 24
 CONTRIB = "com.microsoft"
 """Domain of onnxruntime's own operators."""
 _IR_VERSION = 11
-_BLOCK = 64  # weights that share a scale
+_BLOCK = 256  # most weights that share a scale
+_LEAST_BLOCK = 16  # of the operator
 _INT8_PRODUCTS = 4  # onnxruntime's number for products of 8-bit activations, rounded by row and block
 _DTYPES = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16}
 _KINDS = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
@@ -88,25 +90,26 @@ class Graph:
 
     def linear(self, value: str, name: str) -> str:
         """Apply the linear layer `name` to the rows of a matrix."""
-        return self.product(value, [f"{name}.weight"], self.weight(f"{name}.bias"))
+        return self.product(value, [f"{name}.weight"], bias=self.weight(f"{name}.bias"))
 
-    def product(self, value: str, names: Sequence[str], added: str = "") -> str:
-        """Multiply the rows of a matrix by the transposed weights, one below the other; add a bias or matrix."""
+    def product(self, value: str, names: Sequence[str], *, bias: str = "", added: str = "") -> str:
+        """Multiply the rows of a matrix by the transposed weights, one below the other; add a bias, or a matrix."""
         weight = self.weight(names[0])
         if len(names) > 1:
             weight = self.op("Concat", *map(self.weight, names), axis=0)
         shapes = [self.entries[name]["shape"] for name in names]
         outputs, inputs = sum(shape[0] for shape in shapes), shapes[0][1]
-        if not self._int8 or inputs % _BLOCK:
-            return self.op("Gemm", value, weight, *([added] if added else []), transB=1)
-        blocks = self.reshape(weight, outputs, inputs // _BLOCK, _BLOCK)
+        block = math.gcd(inputs, _BLOCK)
+        if not self._int8 or block < _LEAST_BLOCK:
+            return self.op("Gemm", value, weight, bias or added, transB=1)
+        blocks = self.reshape(weight, outputs, inputs // block, block)
         largest = self.op("ReduceMax", self.op("Abs", blocks), self.constant([2]), keepdims=1)
         scale = self.op("Div", largest, self.constant(127.0))
         bytes_ = self.op("Add", self.op("Round", self.op("Div", blocks, scale)), self.constant(128.0))
         bytes_ = self.op("Cast", bytes_, to=TensorProto.UINT8)
-        sizes = {"K": inputs, "N": outputs, "bits": 8, "block_size": _BLOCK, "accuracy_level": _INT8_PRODUCTS}
+        sizes = {"K": inputs, "N": outputs, "bits": 8, "block_size": block, "accuracy_level": _INT8_PRODUCTS}
         scale = self.reshape(scale, outputs, -1)
-        found = self.op("MatMulNBits", value, bytes_, scale, domain=CONTRIB, **sizes)
+        found = self.op("MatMulNBits", value, bytes_, scale, "", "", bias, domain=CONTRIB, **sizes)
         return self.op("Add", found, added) if added else found
 
     def layer_norm(self, value: str, name: str) -> str:

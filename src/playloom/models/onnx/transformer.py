@@ -125,9 +125,9 @@ class TransformerGraph:
         enter = [first, f"{mlp}.0"]
         bias = g.op("Concat", *(g.weight(f"{one}.bias") for one in enter), axis=0)
         sizes = [g.entries[f"{one}.weight"]["shape"][0] for one in enter]
-        projected, hidden = g.split(g.product(normed, [f"{one}.weight" for one in enter], bias), sizes)
+        projected, hidden = g.split(g.product(normed, [f"{one}.weight" for one in enter], bias=bias), sizes)
         attended = g.product(self._attention(projected, layer), [f"{out}.weight"])
-        both = g.product(g.op("Gelu", hidden), [f"{last}.weight"], attended)
+        both = g.product(g.op("Gelu", hidden), [f"{last}.weight"], added=attended)
         self.added = both, g.op("Add", g.weight(f"{out}.bias"), g.weight(f"{last}.bias"))
 
     def _attention(self, projected: str, layer: int) -> str:
@@ -144,7 +144,8 @@ class TransformerGraph:
         # Heads that share keys are more queries.
         queries = g.reshape(queries, 0, groups, -1, width)
         scores = g.op("MatMul", queries, g.op("Transpose", keys, perm=[0, 1, 3, 2]))
-        shares = g.op("Softmax", g.op("Add", scores, f"mask_{window}"), axis=-1)
+        # The mask is an upper bound: the softmax of a sum with -inf takes three times as long, for numbers near 0.
+        shares = g.op("Softmax", g.op("Min", scores, f"mask_{window}"), axis=-1)
         mixed = g.reshape(g.op("MatMul", shares, values), 0, c.heads, -1, width)
         return g.reshape(g.op("Transpose", mixed, perm=[0, 2, 1, 3]), -1, c.width)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from playloom.errors import ConfigError, check_whole
+from playloom.errors import ConfigError, PictureError, check_whole
 from playloom.json_io import from_mapping, plain
 
 _LEAST = {"codebook_size": 2, "encoder_blocks": 0, "decoder_blocks": 0, "encoder_layers": 0, "decoder_layers": 0}
@@ -119,6 +119,21 @@ class TokenizerConfig:
     def image_slots(self) -> int:
         """Codes per frame: N."""
         return self.grid_height * self.grid_width
+
+    def check_size(self, frames_BHWC: Any) -> None:
+        """Raise PictureError unless an array or tensor holds uint8 RGB frames of exactly the configured size."""
+        dtype = str(frames_BHWC.dtype).removeprefix("torch.")
+        if dtype != "uint8" or frames_BHWC.ndim != 4 or frames_BHWC.shape[-1] != 3:
+            raise PictureError(
+                f"pictures have a wrong type: got {dtype} of shape {list(frames_BHWC.shape)}, "
+                "expected uint8 RGB of shape [batch, height, width, 3]; convert them to 8 bits without alpha channel"
+            )
+        rows, columns = frames_BHWC.shape[1:3]
+        if (rows, columns) != (self.frame_height, self.frame_width):
+            raise PictureError(
+                f"a picture has a wrong size: got {columns} x {rows} pixels, expected {self.frame_width} x "
+                f"{self.frame_height}; crop or fit it first"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values; `from_dict` restores an equal config."""

@@ -25,12 +25,6 @@ def psnr(frames_BHWC: Pictures, truth_BHWC: Pictures, cap: float = float("inf"))
     return (10 * torch.log10(_PEAK**2 / error_B)).clamp(max=cap)
 
 
-def contrast_gain(frames_BHWC: Tensor, truth_BHWC: Tensor) -> Tensor:
-    """Return the PSNR above that of the true picture's mean colour, in dB: 0 if nothing but that colour was kept."""
-    flat_BHWC = truth_BHWC.float().mean((1, 2), keepdim=True).expand(truth_BHWC.shape)
-    return psnr(frames_BHWC, truth_BHWC) - psnr(flat_BHWC, truth_BHWC)
-
-
 def ssim(frames_BHWC: Pictures, truth_BHWC: Pictures) -> Tensor:
     """Return the structural similarity (Wang et al. 2004), at most 1; Gaussian window 11 x 11, sigma 1.5, unpadded."""
     x_BCHW, y_BCHW = (f.permute(0, 3, 1, 2).double() for f in _tensors(frames_BHWC, truth_BHWC))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from einops import rearrange
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from playloom.errors import BadInputError, PictureError
+from playloom.errors import BadInputError
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.networks import Decoder, Encoder
 from playloom.models.tokenizer.quantizer import Quantizer
@@ -60,7 +58,7 @@ class FrameTokenizer(nn.Module):
     @torch.no_grad()
     def encode(self, frames_BHWC: Tensor) -> Tensor:
         """Encode uint8 [B, H, W, 3] of the configured size, on any device, to int64 [B, N]; changes no state."""
-        self.check_size(frames_BHWC)
+        self.config.check_size(frames_BHWC)
         latents_BhwC = self.encoder(to_pixels(frames_BHWC.to(self.last_layer.device)))
         codes_Bhw: Tensor = self.quantizer.nearest(latents_BhwC.float())
         return codes_Bhw.flatten(1)
@@ -88,19 +86,3 @@ class FrameTokenizer(nn.Module):
         codes_Bhw = rearrange(codes_BN, "b (h w) -> b h w", h=config.grid_height)
         vectors_BhwC = self.quantizer.lookup(codes_Bhw).to(self.last_layer.dtype)
         return to_frames(self.decoder(vectors_BhwC))
-
-    def check_size(self, frames_BHWC: Tensor | NDArray[np.uint8]) -> None:
-        """Raise PictureError unless the frames are uint8 RGB of exactly the configured size."""
-        dtype = str(frames_BHWC.dtype).removeprefix("torch.")
-        if dtype != "uint8" or frames_BHWC.ndim != 4 or frames_BHWC.shape[-1] != 3:
-            raise PictureError(
-                f"pictures have a wrong type: got {dtype} of shape {list(frames_BHWC.shape)}, "
-                "expected uint8 RGB of shape [batch, height, width, 3]; convert them to 8 bits without alpha channel"
-            )
-        rows, columns = frames_BHWC.shape[1:3]
-        config = self.config
-        if (rows, columns) != (config.frame_height, config.frame_width):
-            raise PictureError(
-                f"a picture has a wrong size: got {columns} x {rows} pixels, expected {config.frame_width} x "
-                f"{config.frame_height}; crop or fit it first"
-            )

@@ -13,12 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from playloom.models.transformer.config import TransformerConfig, Window
 
@@ -30,7 +27,7 @@ class AttentionSpan:
     step: int  # index of this step; the maximum over the batch
     first: int  # first position that runs, in decoding order
     last: int  # one past the last position that runs; keys of earlier positions of the step are visible
-    masks: Mapping[Window, Tensor] = field(default_factory=dict)
+    masks: Mapping[Window, Any] = field(default_factory=dict)
     """By window, where part of the stretch is hidden: bool [B or 1, 1, Q or 1, R], True where visible."""
 
 
@@ -50,13 +47,9 @@ class KeyValueCache:
         config: TransformerConfig,
         positions: int,
         batch: int,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        *,
-        zeros: Callable[[tuple[int, ...]], Any] | None = None,
+        zeros: Callable[[tuple[int, ...]], Any],
     ) -> KeyValueCache:
-        """Allocate an empty cache: tensors of `dtype`, or what `zeros` makes of a shape."""
-        zeros = zeros or partial(torch.zeros, device=device, dtype=dtype)
+        """Allocate an empty cache of what `zeros` makes of a shape."""
         windows = tuple(config.window(layer) for layer in range(config.layers))
         lengths = [(window.capacity + 1) * positions for window in windows]
         shapes = [(batch, config.key_value_heads, length, config.head_width) for length in lengths]
@@ -68,10 +61,10 @@ class KeyValueCache:
         )
 
     @staticmethod
-    def bytes_each(config: TransformerConfig, positions: int, dtype: Any = torch.float32) -> int:
-        """Return the memory of one session in `empty`; `dtype` is torch's or NumPy's."""
+    def bytes_each(config: TransformerConfig, positions: int, itemsize: int = 4) -> int:
+        """Return the memory of one session in `empty`, whose numbers have `itemsize` bytes."""
         entries = positions * sum(config.window(layer).capacity + 1 for layer in range(config.layers))
-        return 2 * entries * config.key_value_heads * config.head_width * dtype.itemsize
+        return 2 * entries * config.key_value_heads * config.head_width * itemsize
 
     @property
     def batch(self) -> int:
@@ -80,17 +73,17 @@ class KeyValueCache:
 
     def rows(self, first: int, last: int) -> KeyValueCache:
         """Return a view of some sessions of the batch."""
-        keys, values = ([tensor[first:last] for tensor in part] for part in (self.keys, self.values))
+        keys, values = ([array[first:last] for array in part] for part in (self.keys, self.values))
         return replace(self, keys=keys, values=values)
 
-    def write(self, layer: int, first: int, keys_BGQE: Tensor, values_BGQE: Tensor) -> None:
+    def write(self, layer: int, first: int, keys_BGQE: Any, values_BGQE: Any) -> None:
         """Store keys and values of one layer, for positions `first`, `first` + 1, ... of the current step."""
         start = self.windows[layer].capacity * self.positions + first
         end = start + keys_BGQE.shape[2]
         self.keys[layer][:, :, start:end].copy_(keys_BGQE)
         self.values[layer][:, :, start:end].copy_(values_BGQE)
 
-    def visible(self, layer: int, step: int, last: int) -> tuple[Tensor, Tensor]:
+    def visible(self, layer: int, step: int, last: int) -> tuple[Any, Any]:
         """Return keys and values of the past steps and of positions before `last` of step `step`."""
         window = self.windows[layer]
         first = window.capacity - window.past_count(step)
@@ -106,15 +99,12 @@ class KeyValueCache:
             slots = [window.capacity - 1 - step % ring for step in steps_B]
             number_of = {row: divmod(step - ring, window.every) for row, step in enumerate(steps_B) if step >= ring}
             kept = {row: number for row, (number, rest) in number_of.items() if rest == 0 and window.keyframes}
-            for tensor in (keys, values):
-                by_step_BGwPE = tensor.reshape(*tensor.shape[:2], window.capacity + 1, self.positions, -1)
+            for array in (keys, values):
+                by_step_BGwPE = array.reshape(*array.shape[:2], window.capacity + 1, self.positions, -1)
                 for row, number in kept.items():
                     place = window.keyframes - 1 - number % window.keyframes
                     by_step_BGwPE[row, :, place] = by_step_BGwPE[row, :, slots[row]]
                 if len({*slots}) == 1:
                     by_step_BGwPE[:, :, slots[0]] = by_step_BGwPE[:, :, -1]
                 else:  # one copy for all sessions
-                    places: Any = np.arange(len(slots)), np.array(slots)
-                    if isinstance(tensor, Tensor):
-                        places = tuple(torch.as_tensor(one, device=tensor.device) for one in places)
-                    by_step_BGwPE[places[0], :, places[1]] = by_step_BGwPE[:, :, -1]
+                    by_step_BGwPE[np.arange(len(slots)), :, np.array(slots)] = by_step_BGwPE[:, :, -1]

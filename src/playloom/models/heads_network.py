@@ -1,0 +1,72 @@
+"""Heads on the world model, see `playloom.models.heads`.
+
+They read the transformer's final hidden states of the frame after the step, which decoding computes anyway: no further
+pass is needed. Each position knows the action before the frame and the codes before its own; the last one knows all
+codes but, in a chain, its own. B batch, Q positions of a frame, D width, O outputs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from playloom.models.heads import HeadsConfig, StepPrediction, predictions
+
+
+class Outputs(NamedTuple):
+    """Outputs [B, ...] by head; a width of 0 without that head."""
+
+    reward: Tensor
+    """Standardised reward [B, 1], or logits of negative, no and positive reward [B, 3]."""
+    termination: Tensor
+    """Logit [B, 1]."""
+    states: Tensor
+    """Standardised scalars [B, S]."""
+
+
+def pool(hidden_BQD: Tensor) -> Tensor:
+    """Return the heads' input, float32 [B, 2 D]: mean and last of a frame's hidden states, in decoding order."""
+    return torch.cat([hidden_BQD.mean(dim=-2), hidden_BQD[..., -1, :]], dim=-1).float()
+
+
+class PredictionHeads(nn.Module):
+    """One MLP with a hidden layer, shared by all heads."""
+
+    mean_F: Tensor
+    scale_F: Tensor
+
+    def __init__(self, config: HeadsConfig, width: int) -> None:
+        """Make the heads of a transformer of this width: random hidden layer, all outputs 0."""
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean_F", torch.zeros(2 * width))
+        self.register_buffer("scale_F", torch.ones(2 * width))
+        self.hidden = nn.Linear(2 * width, config.width)
+        self.out = nn.Linear(config.width, config.outputs)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """Return the outputs [B, O] of features from `pool`; see `split`."""
+        normed = (features_BF - self.mean_F) / self.scale_F
+        out: Tensor = self.out(nn.functional.gelu(self.hidden(normed)))
+        return out
+
+    def split(self, outputs_BO: Tensor) -> Outputs:
+        """Return the outputs by head."""
+        c = self.config
+        return Outputs(*torch.split(outputs_BO, [c.reward_outputs, int(c.termination), len(c.states)], dim=-1))
+
+    @torch.no_grad()
+    def predict(self, features_BF: Tensor) -> list[StepPrediction]:
+        """Return the predictions in the units of the data."""
+        return predictions(self.config, self(features_BF).double().cpu().numpy())
+
+
+def build_heads(config: HeadsConfig, width: int, *, seed: int = 0) -> PredictionHeads:
+    """Build heads with weights from `seed`, without the global generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PredictionHeads(config, width)
