@@ -69,9 +69,8 @@ def test_index_names_only_files_that_are_there():
 
 def test_nothing_is_fetched_from_elsewhere():
     """No address of another host, but for names of XML namespaces and React's pages on its errors, which are text."""
-    text = "".join(
-        file.read_text(encoding="utf-8") for file in BUILT.rglob("*") if file.suffix in {".html", ".js", ".mjs", ".css", ".svg"}
-    )
+    kinds = {".html", ".js", ".mjs", ".css", ".svg"}
+    text = "".join(file.read_text(encoding="utf-8") for file in BUILT.rglob("*") if file.suffix in kinds)
     hosts = set(re.findall(r"https?://([^/\"'`\s?]+)", text))
     assert hosts <= {"www.w3.org", "react.dev"}
     assert "sourceMappingURL" not in text

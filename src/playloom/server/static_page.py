@@ -45,7 +45,7 @@ def write_static_page(engine: Engine, folder: Path) -> dict[str, int]:
         model = place / _MODEL
         model.mkdir()
         for name in [*(graph["file"] for graph in described["graphs"].values()), *described["weights"]]:
-            shutil.copyfile(world.folder / name, model / name)  # type: ignore[operator]
+            shutil.copyfile(world.folder / name, model / name)
         (model / "onnxruntime.wasm.gz").write_bytes(gzip.compress(lzma.decompress(_RUNTIME.read_bytes()), 9, mtime=0))
         loaded = {f"{_MODEL}/{file.name}": file.stat().st_size for file in sorted(model.iterdir())}
         sizes = world.config.tokenizer
