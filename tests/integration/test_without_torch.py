@@ -15,6 +15,7 @@ from engine_toys import prompt_of
 from import_toys import video_at
 from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
+from playloom.inference.backend import CPU_BACKEND
 from playloom.media.clips import Clip, read_dream_clip, write_clip
 from playloom.models.checkpoint import save_model
 from playloom.models.onnx.export import export_onnx
@@ -69,7 +70,7 @@ def test_a_dream_names_its_backend(run, model, tmp_path):
     done = run("dream", *words, "--out", "dream")
     assert done.returncode == 0, done.stderr
     clip = read_dream_clip(tmp_path / "dream" / "dream.npz")
-    assert len(clip.frames_THWC) == 5 and clip.manifest.backend == "onnx"
+    assert len(clip.frames_THWC) == 5 and clip.manifest.backend == CPU_BACKEND
 
 
 def test_recordings_are_imported_and_their_clock_is_estimated(run, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import shlex
 import time
@@ -222,6 +223,7 @@ def run_dream(
     """Load the model, generate a clip and write its folder; see `generate_clip`."""
     ensure_writable(job.out, numbered=True)
     clip = generate_clip(job.load_engine(), job, render=render, progress=progress, stop=stop)
+    gc.collect()  # the engine refers to itself: else its memory is held while the video is encoded
     return DreamReport(clip.write_folder(job.out), clip)
 
 

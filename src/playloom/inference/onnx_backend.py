@@ -6,6 +6,7 @@ import copy
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -126,20 +127,28 @@ class OnnxBackend:
 class _PictureSessions:
     """A graph of the tokenizer, run picture by picture: a batch leaves the processor's cache, and takes longer.
 
-    All threads work on one picture, or each on its own of several.
+    All threads work on one picture, or each on its own of several. Each way has a copy of the weights, and most dreams
+    need one way only, so a session is made on its first use.
     """
 
     def __init__(self, graph: Path) -> None:
-        self._one = _session(graph)
-        self._each = _session(graph, threads=1)
-        self._threads = ThreadPoolExecutor(cpu_threads())
+        if not graph.is_file():
+            raise CheckpointError(f"{graph} is missing; playloom export onnx again")
+        self._graph, self._threads = graph, ThreadPoolExecutor(cpu_threads())
+
+    @cached_property
+    def _one(self) -> onnxruntime.InferenceSession:
+        return _session(self._graph)
+
+    @cached_property
+    def _each(self) -> onnxruntime.InferenceSession:
+        return _session(self._graph, threads=1)
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Run the graph on the rows of a batch."""
-        name = self._one.get_inputs()[0].name
-        if len(batch) == 1:
-            return self._one.run(None, {name: batch})[0]
-        rows = self._threads.map(lambda row: self._each.run(None, {name: row})[0], batch[:, None])
+        session = self._one if len(batch) == 1 else self._each
+        name = session.get_inputs()[0].name
+        rows = self._threads.map(lambda row: session.run(None, {name: row})[0], batch[:, None])
         return np.concatenate(list(rows))
 
 

@@ -12,6 +12,8 @@ from conftest import loud_model, tiny_config
 from playloom.cli.app import app
 from playloom.data.dataset import TokenDataset
 from playloom.errors import RecordingError
+from playloom.inference.backend import CPU_BACKEND
+from playloom.inference.generate import open_engine
 from playloom.models.checkpoint import load_model, save_model
 from playloom.models.folder import fingerprint
 from playloom.models.heads import HeadsConfig
@@ -69,6 +71,7 @@ def test_labels_are_learned_and_the_rest_of_the_model_stays(tmp_path, model):
     heads = load_model(result.path).config.heads
     assert heads.reward == "sign" and heads.termination and [one.name for one in heads.states] == ["health"]
     assert load_model(result.path).card["heads"]["updates"] == 150
+    assert open_engine(str(result.path), device="cpu").backend.name == CPU_BACKEND  # its graphs were written
 
 
 def test_a_run_resumes_and_reads_its_features_again(tmp_path, model):
