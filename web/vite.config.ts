@@ -9,6 +9,8 @@ import { hashOfSources } from "./stamp.ts";
 const POLICY = [
   "default-src 'none'",
   "script-src 'self'",
+  "worker-src 'self'",
+  "manifest-src 'self'",
   "style-src 'self'",
   "img-src 'self' blob: data:",
   "connect-src 'self'",
@@ -19,11 +21,17 @@ const POLICY = [
 /** What the built script holds of others; their licences travel with it. */
 const BUNDLED = ["react", "react-dom", "scheduler"];
 
+/** Emscripten's JavaScript of onnxruntime, which starts the threads too: a file of its own. */
+const RUNTIME = "ort-wasm-simd-threaded.mjs";
+
+const inPackage = (name: string, file: string): string =>
+  readFileSync(join(import.meta.dirname, "node_modules", name, file), "utf8");
+
 function licences(): string {
-  const texts = BUNDLED.map((name) => {
-    const text = readFileSync(join(import.meta.dirname, "node_modules", name, "LICENSE"), "utf8");
-    return `${name}\n\n${text.trim()}\n`;
-  });
+  const texts = BUNDLED.map((name) => `${name}\n\n${inPackage(name, "LICENSE").trim()}\n`);
+  // Its package names the MIT licence without the text.
+  const mit = inPackage("react", "LICENSE").replace(/^Copyright.*$/m, "Copyright (c) Microsoft Corporation");
+  texts.push(`onnxruntime-web\n\n${mit.trim()}\n`);
   return `The script of this page contains:\n\n${texts.join("\n")}`;
 }
 
@@ -36,6 +44,8 @@ function stamped(): Plugin {
     ],
     generateBundle() {
       this.emitFile({ type: "asset", fileName: "licences.txt", source: licences() });
+      const runtime = inPackage("onnxruntime-web/dist", RUNTIME);
+      this.emitFile({ type: "asset", fileName: `assets/${RUNTIME}`, source: runtime });
       const sources = hashOfSources(import.meta.dirname);
       this.emitFile({ type: "asset", fileName: "build.json", source: `${JSON.stringify({ sources }, null, 2)}\n` });
     },
@@ -51,7 +61,14 @@ export default defineConfig({
     sourcemap: false,
     modulePreload: { polyfill: false },
     assetsInlineLimit: 0,
+    rolldownOptions: {
+      input: { index: "index.html", "service-worker": "src/local/serviceWorker.ts" },
+      output: {
+        entryFileNames: ({ name }) => (name === "service-worker" ? "[name].js" : "assets/[name]-[hash].js"),
+      },
+    },
   },
+  worker: { format: "es" },
   server: { proxy: { "/v1": { target: "http://127.0.0.1:5000", ws: true } } },
   test: { include: ["test/**/*.test.ts"], environment: "node" },
 });

@@ -1,6 +1,8 @@
 /** Starts the page; a tab that was playing goes on with its session, an address with a story opens it. */
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
+import { isStatic, prepareSite } from "./local/site";
+import { localSockets } from "./local/socket";
 import { History } from "./play/history";
 import { Player } from "./play/player";
 import { storyHere } from "./story/address";
@@ -14,7 +16,9 @@ import { App, keptKey } from "./ui/App";
 
 const root = document.getElementById("root");
 if (!root) throw new Error("index.html has no #root");
-const player = new Player(new History(sessionStorage));
+const local = isStatic();
+if (local) await prepareSite();
+const player = new Player(new History(sessionStorage), local ? localSockets() : undefined);
 player.useKey(keptKey());
 if (storyHere() === null) player.comeBack();
 createRoot(root).render(

@@ -54,11 +54,20 @@ def serve_command(
         int | None, typer.Option(min=1, help="With --cluster: least number of replicas; default 2.")
     ] = None,
     max_replicas: Annotated[int | None, typer.Option(min=1, help="With --cluster: most replicas under load.")] = None,
+    static: Annotated[
+        Path | None,
+        typer.Option(callback=common.own_folder, help="Write the page into this folder; it runs the model itself."),
+    ] = None,
 ) -> None:
     """Serve the page to play on, `/score`, the job API and `/v1`.
 
     Every other limit is an environment variable, PLAYLOOM_...: see docs/serve.md. Ctrl-C lets running work finish.
+    With --static no server runs: any web server can serve the folder, and the model runs in the browser.
     """
+    if static is not None:
+        common.refuse(call, set(call.params) - {"static", "model"}, "does not apply to --static")
+        _write_static(model, static)
+        return
     if not cluster:
         common.refuse(call, ("replicas", "max_replicas"), "applies to --cluster only")
     require_serving()
@@ -66,7 +75,7 @@ def serve_command(
         raise MissingExtraError.of("ray", "cluster")
     from playloom.server.settings import read_settings
 
-    given = {name: value for name, value in call.params.items() if name not in ("key", "cluster")}
+    given = {name: value for name, value in call.params.items() if name not in ("key", "cluster", "static")}
     settings = read_settings(api_key=key, **given)
     if cluster:
         _run_cluster(settings)
@@ -76,6 +85,16 @@ def serve_command(
 
     set_threads(settings.threads)
     run(settings, say=typer.echo)
+
+
+def _write_static(model: str | None, folder: Path) -> None:
+    from playloom.inference.generate import open_engine
+    from playloom.server.static_page import write_static_page
+
+    sizes = write_static_page(open_engine(model), folder)
+    typer.echo(f"{folder}: {common.count(len(sizes), 'file')}, {sum(sizes.values()) / 1e6:.1f} MB")
+    typer.echo(f"Any web server can serve it: python -m http.server -d {folder} 8000")
+    typer.echo("then open http://127.0.0.1:8000. On other hosts it needs HTTPS for threads and for use offline.")
 
 
 def _run_cluster(settings: Settings) -> None:

@@ -27,6 +27,7 @@ export const REST: Action = CONTROLS.map(() => 0);
 const AXES = 4;
 const EDGES = [0.05, 0.25, 0.5, 0.75, 0.95];
 const LEVELS = [0, 0.15, 0.375, 0.625, 0.85, 1];
+const REST_BIN = 5;
 
 export const indexOf = (control: Control): number => CONTROLS.indexOf(control);
 
@@ -52,6 +53,27 @@ export function toBins(action: Action): Action {
 export function sameAction(one: Action, other: Action): boolean {
   const [a, b] = [toBins(one), toBins(other)];
   return a.every((value, index) => value === b[index]);
+}
+
+/** An action as the model has it: twelve buttons, then the bins of four stick axes, where +y is forward. */
+export function toValues(action: Action): number[] {
+  const binned = toBins(action);
+  const sticks = binned.slice(0, AXES).map((value, axis) => {
+    const away = LEVELS.indexOf(Math.abs(value));
+    return REST_BIN + Math.sign(axis % 2 ? -value : value) * away;
+  });
+  return [...binned.slice(AXES), ...sticks];
+}
+
+/** The inverse of `toValues`. */
+export function fromValues(values: readonly number[]): Action {
+  const buttons = CONTROLS.length - AXES;
+  const sticks = values.slice(buttons).map((bin, axis) => {
+    const away = bin - REST_BIN;
+    const level = Math.sign(away) * (LEVELS[Math.abs(away)] ?? 0);
+    return axis % 2 ? 0 - level : level;
+  });
+  return [...sticks, ...values.slice(0, buttons)];
 }
 
 export const isRest = (action: Action): boolean => sameAction(action, REST);

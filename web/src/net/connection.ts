@@ -68,10 +68,13 @@ export class Connection {
   private line: Line = { kind: "idle" };
   private readonly listener: Listener;
   private readonly makeSocket: (token: string | null) => Socket;
+  private readonly silenceMs: number | null;
 
-  constructor(listener: Listener, makeSocket: (token: string | null) => Socket) {
+  /** `silenceMs`: how long the other end may say nothing; null: for ever. */
+  constructor(listener: Listener, makeSocket: (token: string | null) => Socket, silenceMs: number | null = SILENCE_MS) {
     this.listener = listener;
     this.makeSocket = makeSocket;
+    this.silenceMs = silenceMs;
   }
 
   /** Open a session; with a token, go on with that one if the server still has it. */
@@ -166,7 +169,7 @@ export class Connection {
       this.ready(message.changes);
     } else if (message?.type === "opening") {
       if (this.line.kind === "opening")
-        this.set({ ...this.line, progress: { seen: message.seen, steps: message.steps } });
+        this.set({ ...this.line, progress: { seen: message.seen, steps: message.steps, loading: message.loading } });
     } else if (message) {
       this.state = { ...this.state, ...message.changes };
       this.listener.onState(this.state);
@@ -216,10 +219,11 @@ export class Connection {
   /** Something was heard: the line lives for another while. */
   private listen(): void {
     if (this.silence !== null) clearTimeout(this.silence);
+    if (this.silenceMs === null) return;
     this.silence = setTimeout(() => {
       this.drop();
       this.wait(GONE);
-    }, SILENCE_MS);
+    }, this.silenceMs);
   }
 
   private drop(): void {

@@ -38,10 +38,12 @@ export interface SessionState {
   skipped: number;
 }
 
-/** How far the opening of a session is, in steps of its prompt; null before that is known. */
+/** How far the opening of a session is, in steps of its prompt or megabytes of the model; null before that is known. */
 export interface Progress {
   seen: number | null;
   steps: number | null;
+  /** The model is loaded first, into this browser. */
+  loading: boolean;
 }
 
 export type ServerMessage =
@@ -66,7 +68,8 @@ export function parseMessage(text: string): ServerMessage | null {
     return { type: "error", message: typeof said === "string" && said ? asSentence(said) : NO_REASON };
   }
   if (message.type === "opening") {
-    return { type: "opening", seen: countIn(message.seen), steps: countIn(message.steps) };
+    const loading = message.loading === true;
+    return { type: "opening", seen: countIn(message.seen), steps: countIn(message.steps), loading };
   }
   if (message.type !== "ready" && message.type !== "state") return null;
   return { type: message.type, changes: changesIn(message) };

@@ -85,16 +85,19 @@ export class KeyToPicture {
 const ENOUGH = 0.6; // of the frames a second that should be made
 
 /**
- * A sentence where the server makes too few frames; null where it keeps up, or nothing is known.
+ * A sentence where too few frames are made; null where enough are, or nothing is known.
  *
- * @param cost milliseconds that a frame takes there.
+ * @param cost milliseconds that a frame takes.
  * @param fps frames a second that there should be.
+ * @param isLocal they are made in this browser, not by a server.
  */
-export function slownessOf(cost: number | null, fps: number): string | null {
+export function slownessOf(cost: number | null, fps: number, isLocal = false): string | null {
   const made = 1000 / (cost ?? 0);
   if (made >= ENOUGH * fps) return null;
   const rate = made < 1 ? made.toFixed(1) : Math.round(made).toString();
-  return `The server generates ${rate} of ${fps} frames per second: its processor is busy.`;
+  return isLocal
+    ? `This device generates ${rate} of ${fps} frames per second, so the dream runs slower.`
+    : `The server generates ${rate} of ${fps} frames per second: its processor is busy.`;
 }
 
 const WINDOW_MS = 2_000;

@@ -7,7 +7,7 @@ import { type Action, REST } from "../control/controls";
 import { ControlInput } from "../control/useControls";
 import { Sender } from "../control/sender";
 import { endSession, socketUrl } from "../net/api";
-import { Connection, type Line, type Listener } from "../net/connection";
+import { Connection, type Line, type Listener, type Socket } from "../net/connection";
 import type { Frame } from "../net/header";
 import type { Opening, SessionState, Controller } from "../net/messages";
 import { KeyToPicture, Rate, Recent } from "./latency";
@@ -85,6 +85,8 @@ export class Player implements Listener {
     figures: NO_FIGURES,
     notice: null,
   };
+  /** The model runs in this browser. */
+  readonly isLocal: boolean;
   private readonly history: History;
   private readonly connection: Connection;
   private readonly sender: Sender;
@@ -94,9 +96,13 @@ export class Player implements Listener {
   private readonly watchers = new Set<() => void>();
   private ticker: ReturnType<typeof setInterval> | null = null;
 
-  constructor(history: History, makeSocket = (token: string | null) => new WebSocket(socketUrl(token))) {
+  /** `local`: makes sockets to a model in this browser; none: the page has a server. */
+  constructor(history: History, local?: () => Socket) {
     this.history = history;
-    this.connection = new Connection(this, makeSocket);
+    this.isLocal = local !== undefined;
+    this.connection = local
+      ? new Connection(this, local, null)
+      : new Connection(this, (token) => new WebSocket(socketUrl(token)));
     this.sender = new Sender((action) => {
       this.connection.act(action);
     });
@@ -137,7 +143,8 @@ export class Player implements Listener {
 
   leave(): void {
     this.history.forget();
-    if (this.snapshot.line.kind === "open" && this.snapshot.session) endSession(this.snapshot.session.token, this.key);
+    const { line, session } = this.snapshot;
+    if (line.kind === "open" && session && !this.isLocal) endSession(session.token, this.key);
     this.connection.stop();
     this.timeline.clear();
     this.change({ session: null, seen: false, notice: null });

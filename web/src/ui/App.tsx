@@ -30,7 +30,7 @@ export function App({ player }: { player: Player }) {
     },
     [player],
   );
-  const listing = useStories(key, story === null && found.kind === "prompts", playing, notify);
+  const listing = useStories(key, story === null && found.kind === "prompts" && !player.isLocal, playing, notify);
   const taking = useRef<((file: File) => void) | null>(null);
   const setTaking = useCallback((take: ((file: File) => void) | null) => {
     taking.current = take;
@@ -116,6 +116,7 @@ export function App({ player }: { player: Player }) {
         />
       ) : (
         <Lobby
+          isLocal={player.isLocal}
           found={found}
           apiKey={key}
           onKey={takeKey}

@@ -10,7 +10,13 @@ const THERE =
 
 const milliseconds = (value: number | null): string => (value === null ? "–" : Math.round(value).toString());
 
-export function Figures({ values, session }: { values: Values; session: SessionState }) {
+interface Props {
+  values: Values;
+  session: SessionState;
+  isLocal: boolean;
+}
+
+export function Figures({ values, session, isLocal }: Props) {
   const presses = values.presses === 1 ? "1 press" : `${values.presses} presses`;
   return (
     <dl className="figures" aria-label="Figures">
@@ -40,7 +46,10 @@ export function Figures({ values, session }: { values: Values; session: SessionS
           {milliseconds(values.keyToFrame)}
           <small> ms</small>
         </dd>
-        <dd className="note">on the server; {milliseconds(values.cost)} ms per frame</dd>
+        <dd className="note">
+          {isLocal ? "" : "on the server; "}
+          {milliseconds(values.cost)} ms per frame
+        </dd>
       </div>
     </dl>
   );

@@ -34,10 +34,12 @@ export function LastMinute({ player, token, disabled }: { player: Player; token:
         <p className="legend">
           <i className="person" /> you <i className="model" /> the model
         </p>
-        <span className="buttons">
-          {button("mp4")}
-          {button("csv")}
-        </span>
+        {player.isLocal ? null : (
+          <span className="buttons">
+            {button("mp4")}
+            {button("csv")}
+          </span>
+        )}
       </header>
       <Band player={player} />
     </section>

@@ -15,6 +15,8 @@ export type Found =
   | { kind: "failed"; sentence: string };
 
 interface Props {
+  /** The model runs in this browser. */
+  isLocal: boolean;
   found: Found;
   apiKey: string | null;
   onKey: (key: string) => void;
@@ -31,7 +33,8 @@ interface Props {
 }
 
 export function Lobby(props: Props) {
-  const { found, apiKey, onKey, onRetry, options, onOptions, onPrompt, onFile, listing, onBranch, onStory } = props;
+  const { isLocal, found, apiKey, onKey, onRetry, options, onOptions, onPrompt, onFile, listing, onBranch, onStory } =
+    props;
   const change = (changes: Partial<Opening>): void => {
     onOptions({ ...options, ...changes });
   };
@@ -43,6 +46,7 @@ export function Lobby(props: Props) {
         <p className="lead">
           The model generates every frame while you play, from your inputs. It remembers one second, so a place may
           change when you look away.
+          {isLocal ? " It runs in this browser, without a server: the first start loads it." : null}
           {listing.kept ? " You can also branch: generate several continuations of one frame and compare them." : null}
         </p>
       </header>

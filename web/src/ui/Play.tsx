@@ -60,7 +60,7 @@ export function Play({ player, shot, prompts, controls, onLeave, onFile, onBranc
           onLeave={onLeave}
         />
         <Transport player={player} paused={session?.paused ?? false} live={live} onBranch={onBranch} />
-        <Slow sentence={live && !session.paused ? slownessOf(shot.figures.cost, session.fps) : null} />
+        <Slow sentence={live && !session.paused ? slownessOf(shot.figures.cost, session.fps, player.isLocal) : null} />
         {session ? <LastMinute player={player} token={session.token} disabled={!live} /> : null}
         <section className="elsewhere" aria-labelledby="elsewhere">
           <h2 id="elsewhere">Other starting points</h2>
@@ -88,7 +88,7 @@ export function Play({ player, shot, prompts, controls, onLeave, onFile, onBranc
                 player.setController(controller);
               }}
             />
-            <Figures values={shot.figures} session={session} />
+            <Figures values={shot.figures} session={session} isLocal={player.isLocal} />
             <section className="settings" aria-label="Settings of the dream">
               <Seed
                 seed={session.seed}

@@ -59,7 +59,9 @@ function Curtain({ line, seen, onTryNow, onLeave }: CurtainProps) {
       <p role="status">
         {sentence(line)}
         {line.kind === "opening" && line.progress?.steps ? (
-          <span aria-hidden="true">{` ${line.progress.seen ?? 0} of ${line.progress.steps}`}</span>
+          <span aria-hidden="true">
+            {` ${line.progress.seen ?? 0} of ${line.progress.steps}${line.progress.loading ? " MB" : ""}`}
+          </span>
         ) : null}
       </p>
       {line.kind === "opening" ? <Elapsed since={line.since} /> : null}
@@ -89,7 +91,7 @@ function Curtain({ line, seen, onTryNow, onLeave }: CurtainProps) {
 function sentence(line: Line): string {
   switch (line.kind) {
     case "opening":
-      if (line.progress) return "Opening …";
+      if (line.progress) return line.progress.loading ? "Loading the model…" : "Opening …";
       return line.again ? "Finding the way back…" : "Connecting…";
     case "open":
       return "Making the first frame…";
