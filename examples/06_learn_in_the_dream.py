@@ -171,7 +171,7 @@ def main() -> None:
         label(options.out / "recordings", data)
     if not (headed / "model").exists():
         add_head(data, headed, options.updates)
-    engine = open_engine(str(headed / "model"))
+    engine = open_engine(str(headed / "model"), backend="torch")  # the policy reads the codebook
     envs = dreams(engine, prompts(TokenDataset.open(data), engine, 24), options.seed)
     if not policy.exists():
         learn(envs, options.steps, options.seed).save(policy)
