@@ -29,14 +29,22 @@ def map_ordered(
     elif workers < 1:
         yield from starmap(function, jobs)
     else:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            try:
-                submitted = (pool.submit(function, *job) for job in jobs)
-                yield from _ahead(submitted, 2 * workers, lambda future: future.result())
-            except BrokenProcessPool as error:
-                raise ResourceError(f"a worker process {_KILLED}") from error
-            finally:
-                pool.shutdown(cancel_futures=True)
+        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        try:
+            submitted = (pool.submit(function, *job) for job in jobs)
+            yield from _ahead(submitted, 2 * workers, lambda future: future.result())
+        except BrokenProcessPool as error:
+            stop_pool(pool)
+            raise ResourceError(f"a worker process {_KILLED}") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def stop_pool(pool: ProcessPoolExecutor) -> None:
+    """Kill the processes of a pool; without that, one that started while another died is waited for without end."""
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(cancel_futures=True)
 
 
 def _ahead(submitted: Iterable[Any], ahead: int, result: Callable[[Any], R]) -> Generator[R, None, None]:

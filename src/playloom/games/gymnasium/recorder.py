@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from playloom.actions.codec import REST_VALUES
 from playloom.atomic_io import folder_lock
 from playloom.data.dataset import INDEX, JOURNAL, DatasetWriter, FrameDataset, Progress
+from playloom.data.parallel import stop_pool
 from playloom.device import usable_cores
 from playloom.errors import ConfigError, GameError, MissingExtraError, RecordingError
 from playloom.games.gymnasium.player import (
@@ -180,7 +181,7 @@ class _Players(contextlib.AbstractContextManager["_Players"]):
                     pending.append(self._pool.submit(play, self._recording, facts, number + len(pending)))
                 played = pending.popleft().result()
             except BrokenProcessPool:  # which episode did it shows when this one plays alone
-                self._pool.shutdown()
+                stop_pool(self._pool)
                 self._pool = self._new_pool()
                 pending.clear()
                 if not alone:
@@ -192,9 +193,7 @@ class _Players(contextlib.AbstractContextManager["_Players"]):
             number += 1
 
     def __exit__(self, *error: object) -> None:
-        for process in list((self._pool._processes or {}).values()):  # they would finish their episodes first
-            process.kill()
-        self._pool.shutdown(cancel_futures=True)
+        stop_pool(self._pool)  # without waiting for the ends of episodes
 
     def _new_pool(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
