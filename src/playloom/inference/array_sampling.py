@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +25,23 @@ class ArraySampler:
         *,
         entropy: bool = False,
     ) -> None:
-        """Draw the noise of all slots at once, each dream's from its own generator."""
-        self.samplings = samplings
-        shape = (slots, choices)
-        self._noise_BSC = np.stack([_noise(how, shape, source) for how, source in zip(samplings, sources, strict=True)])
+        """Draw the noise of all slots at once, on the first use, each dream's from its own generator."""
+        self.samplings, self._sources, self._shape = samplings, sources, (slots, choices)
         divisors = [1.0 if how.greedy else max(how.temperature, COLDEST) for how in samplings]
         self._temperature_B11 = np.array(divisors, np.float32)[:, None, None]
         self._filtered = any(not how.greedy and (how.top_k or how.top_p) for how in samplings)
         self.entropy_BS = np.zeros((len(samplings), slots), np.float32) if entropy else None
+
+    @cached_property
+    def _noise_BSC(self) -> Floats:
+        pairs = zip(self.samplings, self._sources, strict=True)
+        return np.stack([_noise(how, self._shape, source) for how, source in pairs])
+
+    def part(self, rows: slice) -> ArraySampler:
+        """Return the draws of some of the dreams; the entropies that they measure are this one's too."""
+        part = ArraySampler(self.samplings[rows], self._sources[rows], *self._shape)
+        part.entropy_BS = None if self.entropy_BS is None else self.entropy_BS[rows]
+        return part
 
     def sample(self, logits_BRC: Floats, slots_R: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return one token per row: an index into the C legal tokens of the slot, [B, R]."""

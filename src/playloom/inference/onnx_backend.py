@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.device import check_seed, cpu_threads
-from playloom.errors import BadInputError, CheckpointError, MissingExtraError
+from playloom.device import check_seed
+from playloom.errors import BadInputError, CheckpointError
 from playloom.inference.array_sampling import ArraySampler
 from playloom.inference.backend import ChosenBackend, GeneratedFrames
 from playloom.inference.batch_cache import CacheSlot
+from playloom.inference.onnx_decoder import OnnxDecoder
+from playloom.inference.onnx_sessions import GraphSessions
 from playloom.inference.sampling import Sampling
 from playloom.json_io import read_json
 from playloom.models.decode_order import Schedule
 from playloom.models.folder import ModelDescription, check_fingerprint
 from playloom.models.heads import StepPrediction, predictions
 from playloom.models.onnx import DESCRIPTION
-
-try:
-    import onnxruntime
-except ImportError as error:
-    raise MissingExtraError("onnxruntime is not installed; get it with: pip install onnxruntime") from error
-
-from playloom.inference.onnx_decoder import OnnxDecoder
 
 
 class OnnxBackend:
@@ -54,12 +46,12 @@ class OnnxBackend:
         for name, expected in model.weights.items():
             check_fingerprint(model.folder / name, expected)
         with_heads = model.config.heads is not None
-        names = ["step", *(["heads"] if with_heads else [])]
-        self._sessions = {name: _session(model.folder / f"{name}.onnx") for name in names}
-        self._pictures = {name: _PictureSessions(model.folder / f"{name}.onnx") for name in ("encoder", "decoder")}
+        transformer = "transformer_int8" if int8 else "transformer"
+        names = ["encoder", "decoder", "step", transformer, *(["heads"] if with_heads else [])]
+        self._sessions = {name: GraphSessions(model.folder / f"{name}.onnx") for name in names}
         self.decoder = OnnxDecoder(
-            _session(model.folder / f"transformer{'_int8' if int8 else ''}.onnx"),
-            self._sessions["step"],
+            self._sessions[transformer],
+            self._sessions["step"].together,
             model.config.transformer,
             self.layout,
             schedule,
@@ -80,11 +72,11 @@ class OnnxBackend:
 
     def encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
         """See `Backend`."""
-        return self._pictures["encoder"].run(frames_THWC)
+        return self._rows("encoder", "frames", frames_THWC)
 
     def decode(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
         """See `Backend`."""
-        return self._pictures["decoder"].run(codes_TN)
+        return self._rows("decoder", "codes", codes_TN)
 
     def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
         """See `Backend`."""
@@ -108,7 +100,7 @@ class OnnxBackend:
         codes_BN = self.decoder.dream_frame(states, draws)
         found: Sequence[StepPrediction | None] = [None] * len(states)
         if (heads := self.model.config.heads) is not None:
-            outputs_BO = self._run("heads", features=self.decoder.features(states))
+            (outputs_BO,) = self._sessions["heads"].together.run(None, {"features": self.decoder.features(states)})
             found = predictions(heads, outputs_BO.astype(np.float64))
         nats_B = [None] * len(states) if draws.entropy_BS is None else draws.entropy_BS.mean(axis=1).tolist()
         return GeneratedFrames(codes_BN, nats_B, found)
@@ -120,45 +112,8 @@ class OnnxBackend:
         sizes = self.layout.vocab.slot_sizes
         return self.decoder.dream_action(states, ArraySampler(samplings, sources, len(sizes), max(sizes)))
 
-    def _run(self, name: str, **inputs: NDArray[np.generic]) -> NDArray:  # type: ignore[type-arg]
-        return self._sessions[name].run(None, inputs)[0]
-
-
-class _PictureSessions:
-    """A graph of the tokenizer, run picture by picture: a batch leaves the processor's cache, and takes longer.
-
-    All threads work on one picture, or each on its own of several. Each way has a copy of the weights, and most dreams
-    need one way only, so a session is made on its first use.
-    """
-
-    def __init__(self, graph: Path) -> None:
-        if not graph.is_file():
-            raise CheckpointError(f"{graph} is missing; playloom export onnx again")
-        self._graph, self._threads = graph, ThreadPoolExecutor(cpu_threads())
-
-    @cached_property
-    def _one(self) -> onnxruntime.InferenceSession:
-        return _session(self._graph)
-
-    @cached_property
-    def _each(self) -> onnxruntime.InferenceSession:
-        return _session(self._graph, threads=1)
-
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Run the graph on the rows of a batch."""
-        session = self._one if len(batch) == 1 else self._each
-        name = session.get_inputs()[0].name
-        rows = self._threads.map(lambda row: session.run(None, {name: row})[0], batch[:, None])
-        return np.concatenate(list(rows))
-
-
-def _session(graph: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or cpu_threads()
-    # Idle threads that spin hold the cores that others need: on a busy machine a frame takes twice as long.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its classes are not public
-        raise CheckpointError(f"{graph} is missing or damaged ({error}); playloom export onnx again") from error
+    def _rows(self, graph: str, name: str, batch: NDArray[Any]) -> NDArray[Any]:
+        """Run a graph picture by picture: a batch leaves the processor's cache, and takes longer."""
+        return np.concatenate(
+            self._sessions[graph].run(lambda session, row: session.run(None, {name: row})[0], list(batch[:, None]))
+        )

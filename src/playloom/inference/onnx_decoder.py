@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from playloom.inference.array_sampling import ArraySampler
 from playloom.inference.batch_cache import CacheSlot
+from playloom.inference.onnx_sessions import GraphSessions
 from playloom.inference.step_decoder import Batch, Chunk, DecodingPlan, StepDecoder
 from playloom.models.decode_order import Schedule
 from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
@@ -41,9 +42,9 @@ class _ArrayMemory:
 class _Step:
     """Inputs of the graph that stay the same for all passes of a step, bound once."""
 
-    def __init__(self, decoder: OnnxDecoder, batch: Batch) -> None:
-        self.batch, self._decoder, self.key = batch, decoder, decoder.step_key(batch)
-        self._binding = decoder.session.io_binding()
+    def __init__(self, decoder: OnnxDecoder, session: onnxruntime.InferenceSession, batch: Batch) -> None:
+        self.batch, self._decoder, self._session, self.key = batch, decoder, session, decoder.step_key(batch)
+        self._binding = session.io_binding()
         self._arrays: dict[str, NDArray[Any]] = {}
         config, layout = decoder.config, decoder.layout
         for layer in range(config.layers):
@@ -92,7 +93,7 @@ class _Step:
         found = [np.empty((len(batch.states), *shape), np.float32) for shape in shapes.values()]
         for name, array in zip(shapes, found, strict=True):
             self._binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-        self._decoder.session.run_with_iobinding(self._binding)
+        self._session.run_with_iobinding(self._binding)
         return found
 
     def _bind(self, name: str, array: NDArray[Any]) -> None:
@@ -105,7 +106,7 @@ class OnnxDecoder(StepDecoder):
 
     def __init__(
         self,
-        session: onnxruntime.InferenceSession,
+        sessions: GraphSessions,
         step_session: onnxruntime.InferenceSession,
         config: TransformerConfig,
         layout: StepLayout,
@@ -115,31 +116,38 @@ class OnnxDecoder(StepDecoder):
     ) -> None:
         """Make a decoder of the transformer's graphs; `with_features`: keep the heads' input, see `features`."""
         super().__init__(config, layout, schedule, _ArrayMemory())
-        self.session, self.step_session, self.plan = session, step_session, DecodingPlan(layout, schedule)
+        self.sessions, self.step_session, self.plan = sessions, step_session, DecodingPlan(layout, schedule)
         self.tables = [value.name for value in step_session.get_outputs()]
         self.windows = list(dict.fromkeys(config.window(layer) for layer in range(config.layers)))
         self._offsets_A = np.array(layout.vocab.action_offsets)
         self.with_features = with_features
         self._features_BF = np.zeros((0, 2 * config.width), np.float32)
-        self._step: _Step | None = None
+        self._steps: dict[int, _Step] = {}  # those that were opened last, by their first row
 
     def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
         """Open a step in every dream with a given frame."""
         batch = self.open_step(states)
         batch.tokens_BC[:, : self.layout.image_slots] = codes_BN
-        self._step = _Step(self, batch)
-        self._step.run(self.plan.frame, logits=False)
+        self._steps = {}
+        self._run_parts(states, lambda session, part: self._open(session, part).run(self.plan.frame, logits=False))
 
     def dream_frame(self, states: Sequence[CacheSlot], draws: ArraySampler) -> NDArray[np.int64]:
         """Open a step in every dream with a generated frame; returns its codes [B, N]."""
-        self._step = step = _Step(self, self.open_step(states))
-        hidden = []
-        for chunk in self.plan.frame_passes:
-            hidden += self._run_and_draw(step, chunk, self.layout.image_group, draws)
+        batch = self.open_step(states)
+        self._steps = {}
+
+        def run(session: onnxruntime.InferenceSession, part: slice) -> list[NDArray[np.float32]]:
+            step, hidden = self._open(session, states[part]), list[NDArray[np.float32]]()
+            own = draws if len(step.batch.states) == len(states) else draws.part(part)
+            for chunk in self.plan.frame_passes:
+                hidden += self._run_and_draw(step, chunk, self.layout.image_group, own)
+            return hidden
+
+        parts = self.sessions.run(run, self.sessions.parts(len(states)))
         if self.with_features:
-            hidden_BQD = np.concatenate(hidden, axis=1)
+            hidden_BQD = np.concatenate([np.concatenate(hidden, axis=1) for hidden in parts])
             self._features_BF = np.concatenate([hidden_BQD.mean(axis=1), hidden_BQD[:, -1]], axis=-1)
-        return step.batch.tokens_BC[:, : self.layout.image_slots].copy()
+        return batch.tokens_BC[:, : self.layout.image_slots].copy()
 
     def features(self, states: Sequence[CacheSlot]) -> NDArray[np.float32]:
         """Return the heads' input [B, F] after the frames that `dream_frame` has just generated."""
@@ -150,13 +158,13 @@ class OnnxDecoder(StepDecoder):
         """Complete the open steps with given actions."""
         batch = self.batch(states)
         batch.actions_BA[:] = values_BA + self._offsets_A
-        self._opened(batch).run(self.plan.action, logits=False)
+        self._run_parts(states, lambda session, part: self._opened(session, part).run(self.plan.action, logits=False))
         self.commit_step(batch)
 
     def dream_action(self, states: Sequence[CacheSlot], draws: ArraySampler) -> NDArray[np.int64]:
         """Complete the open steps with sampled actions, slot by slot; returns their values [B, A]."""
         batch = self.batch(states)
-        step = self._opened(batch)
+        step = _Step(self, self.sessions.together, batch)
         for chunk, group in zip(self.plan.action_passes, self.layout.action_groups, strict=False):
             self._run_and_draw(step, chunk, group, draws)
         for chunk in self.plan.action_passes[self.layout.action_slots :]:
@@ -165,10 +173,24 @@ class OnnxDecoder(StepDecoder):
         self.commit_step(batch)
         return values_BA
 
-    def _opened(self, batch: Batch) -> _Step:
+    def _run_parts(
+        self,
+        states: Sequence[CacheSlot],
+        work: Callable[[onnxruntime.InferenceSession, Sequence[CacheSlot]], object],
+    ) -> None:
+        """Run the dreams of a batch in as many parts as there are threads."""
+        self.sessions.run(work, [states[part] for part in self.sessions.parts(len(states))])
+
+    def _open(self, session: onnxruntime.InferenceSession, states: Sequence[CacheSlot]) -> _Step:
+        step = _Step(self, session, self.batch(states))
+        self._steps[step.batch.first] = step
+        return step
+
+    def _opened(self, session: onnxruntime.InferenceSession, states: Sequence[CacheSlot]) -> _Step:
         """Return the step that was opened last, if it is of the same dreams in the same rows, else another."""
-        step, self._step = self._step, None
-        return step if step is not None and step.key == self.step_key(batch) else _Step(self, batch)
+        batch = self.batch(states)
+        step = self._steps.pop(batch.first, None)
+        return step if step is not None and step.key == self.step_key(batch) else _Step(self, session, batch)
 
     def step_key(self, batch: Batch) -> tuple[Any, ...]:
         """Return what must be equal for a step to go on in the same memory."""
@@ -176,7 +198,7 @@ class OnnxDecoder(StepDecoder):
 
     def run_whole_step(self, batch: Batch) -> None:
         """See `StepDecoder.run_whole_step`."""
-        _Step(self, batch).run(self.plan.whole, logits=False)
+        _Step(self, self.sessions.together, batch).run(self.plan.whole, logits=False)
 
     def _run_and_draw(
         self, step: _Step, chunk: Chunk, group: TokenGroup, draws: ArraySampler
