@@ -39,7 +39,7 @@ def test_a_deep_model_is_counted_from_its_periods():
 
 def test_checkpointing_and_shards_save_memory_and_devices_save_time():
     machine = Machine(memory=80e9, rate=1e12)
-    model = preset("arena-small")
+    model = preset("arena-live")
 
     def plan(devices=1, **loop):
         config = world_config(steps=1, **loop)
