@@ -16,7 +16,6 @@ from jaxtyping import install_import_hook
 
 _CHECKED = [
     "models.transformer.transformer",
-    "models.transformer.tokens",
     "models.transformer.layers",
     "inference.decoder",
     "inference.reference_decoder",

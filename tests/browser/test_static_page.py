@@ -138,3 +138,5 @@ def test_a_file_that_is_missing_is_a_sentence(browser, files):
         page.click("text=Choose a start")
         page.click("[data-prompt=court-rusher]")
         page.wait_for_selector(LIVE)
+        wait_for_frame(page, 1)
+        assert page.locator("text=could not be loaded").count() == 0

@@ -74,9 +74,7 @@ def evaluate_command(
         try:
             with common.stopping("the figures of finished parts are written", after_step=False):
                 from playloom.device import set_threads
-                from playloom.evaluation.config import require_extra
 
-                require_extra()
                 set_threads(threads)
                 result = _measure(model, device, data, settings, cache_dir, bar, latest)
         except typer.Exit:
@@ -100,6 +98,9 @@ def _measure(
     latest: list[Report],
 ) -> Report:
     """Evaluate; `latest` gets a report after every part."""
+    from playloom.evaluation.config import require_extra
+
+    require_extra()  # before what needs it is imported
     from playloom.device import pick_device
     from playloom.evaluation.suite import PARTS, evaluate, open_test_set
     from playloom.models.checkpoint import load_model

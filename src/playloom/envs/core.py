@@ -206,8 +206,7 @@ class BaseWorldModelEnv:
         Args:
             model: a bundled model's name, a folder, or an engine that environments may share; None: the first bundled
                 model. Environments of one process that name the same model, device, order and backend share its engine.
-            prompts: starts of episodes: names, paths, `Prompt`s or frame datasets; None: those of the model, else
-                the bundled ones.
+            prompts: starts of episodes: names, paths, `Prompt`s or frame datasets; None: the model's, or bundled ones.
             actions: a table of held inputs, whose numbers are the actions; None: the whole controller.
             reward_fn: reward of a step; None: the reward that the model's heads expect, without such a head 0.
             terminated_fn: True for a step that ends its episode; None: drawn with the probability that the model's
@@ -216,7 +215,7 @@ class BaseWorldModelEnv:
             sampling: how tokens are drawn; None: as the model's card recommends.
             device: device of a model that is loaded here.
             decode_order: `raster`, or the row delay of the decoding order; None: the model card's, else raster.
-            backend: what runs a model that is loaded here: `torch`, `onnx`, or `auto`; see `playloom.load`.
+            backend: what runs a model that is loaded here; see `playloom.load`.
             observation: `frame`, or `codes`: MultiDiscrete [N], the frame's codes in raster order. Then frames are only
                 decoded for `reward_fn`, `terminated_fn` and `render`.
             split: the prompts are those of this split of the dataset; None: of all splits.
@@ -235,9 +234,8 @@ class BaseWorldModelEnv:
         self.engine = _load_engine(model, device, decode_order, backend)
         """Runs the sessions; steps many of them at once."""
         loaded = self.engine.model
-        self._initial_states = InitialStates(
-            self.engine, prompt_sources(prompts, loaded, split), sampling or Sampling.from_card(loaded.card)
-        )
+        sources, sampling = prompt_sources(prompts, loaded, split), sampling or Sampling.from_card(loaded.card)
+        self._initial_states = InitialStates(self.engine, sources, sampling)
         sizes = loaded.config.tokenizer
         shape = (sizes.frame_height, sizes.frame_width, 3)
         self.observation_space: gym.Space[Any] = gym.spaces.Box(0, 255, shape, np.uint8)

@@ -26,7 +26,7 @@ from playloom.evaluation.segments import EvaluationContext, Progress, Segment, e
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, TokenGroup
-from playloom.models.transformer.tokens import interleave, position_inputs
+from playloom.models.transformer.transformer import interleave, position_inputs
 
 ROW_DELAYS = (4, 2, 1)
 """Row delays compared with raster order, as far as the model supports them."""

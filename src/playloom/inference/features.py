@@ -16,7 +16,7 @@ from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.heads_network import pool
 from playloom.models.sequence import NO_TOKEN
-from playloom.models.transformer.tokens import interleave, position_inputs
+from playloom.models.transformer.transformer import interleave, position_inputs
 
 _CONTEXTS = 4  # length of a window in contexts, where positions allow more than one
 

@@ -18,8 +18,7 @@ from playloom.inference.torch_sampling import BatchSampler
 from playloom.models.decode_order import Schedule
 from playloom.models.heads_network import pool
 from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
-from playloom.models.transformer.tokens import position_inputs
-from playloom.models.transformer.transformer import Transformer
+from playloom.models.transformer.transformer import Transformer, position_inputs
 
 
 class ReferenceDecoder:

@@ -28,8 +28,7 @@ from playloom.models.config import ModelConfig
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, StepLayout
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
-from playloom.models.transformer.tokens import interleave, position_inputs
-from playloom.models.transformer.transformer import Transformer
+from playloom.models.transformer.transformer import Transformer, interleave, position_inputs
 from playloom.models.world_model import build_transformer
 from playloom.provenance import stamp
 from playloom.training.artifacts import PretrainedModel

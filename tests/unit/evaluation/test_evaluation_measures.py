@@ -45,7 +45,7 @@ from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN
 from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, sharpness
-from playloom.models.transformer.tokens import interleave, position_inputs
+from playloom.models.transformer.transformer import interleave, position_inputs
 from playloom.models.world_model import build_transformer
 from playloom.training.world_model import WorldLoss
 

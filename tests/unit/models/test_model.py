@@ -16,7 +16,7 @@ from playloom.models.transformer.config import TransformerConfig, Window
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
 from playloom.models.transformer.layers import STEP_PERIOD, Rotary, matrices, rotate
 from playloom.models.transformer.packed_cpu import pack, pack_head
-from playloom.models.transformer.tokens import interleave, position_inputs
+from playloom.models.transformer.transformer import interleave, position_inputs
 
 PUBLISHED = {  # millions, as published; positions not counted
     "paper-27m": 27,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from playloom.errors import ConfigError
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, StepLayout, Vocab
-from playloom.models.transformer.tokens import interleave, position_inputs
+from playloom.models.transformer.transformer import interleave, position_inputs
 
 SIZES = st.tuples(st.integers(1, 5), st.integers(1, 6))
 

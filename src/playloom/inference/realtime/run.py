@@ -115,6 +115,11 @@ class LiveResult:
     failure: Exception | None
 
 
+def _reason(failure: Exception | None) -> str | None:
+    known = failure is None or isinstance(failure, PlayloomError)
+    return None if failure is None else str(failure) if known else f"{type(failure).__name__}: {failure}"
+
+
 def play_live(
     job: LiveJob,
     *,
@@ -149,9 +154,6 @@ def play_live(
         except Exception as error:  # the statistics so far are worth keeping
             failure = error
         statistics = live.report()
-    reason = None if failure is None else str(failure)
-    if failure is not None and not isinstance(failure, PlayloomError):
-        reason = f"{type(failure).__name__}: {failure}"
     report = {
         "model": model.config.name,
         "weights": model.fingerprint,
@@ -162,7 +164,7 @@ def play_live(
         "ticks_wanted": job.ticks,
         "machine": dict(machine or {}),
         **statistics,
-        "failure": reason,
+        "failure": _reason(failure),
     }
     result = LiveResult(report=report, notes=data.notes, folder=None, failure=failure)
     if job.out is None:

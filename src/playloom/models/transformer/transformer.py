@@ -1,7 +1,7 @@
 """Decoder-only transformer: token ids to logits.
 
 `forward` runs whole steps under a sliding window, `extend` some positions of one step with a cache. B batch, T steps, P
-positions a step, Q queries, D width, M heads, G key/value heads, E head width.
+positions a step, Q queries, D width, M heads, G key/value heads, E head width; N, A, K as in `playloom.models.sequence`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from playloom.errors import ConfigError
-from playloom.models.sequence import StepLayout
+from playloom.models.sequence import NO_TOKEN, StepLayout
 from playloom.models.transformer.config import TransformerConfig
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
 from playloom.models.transformer.layers import Rotary, RotaryFactors, WindowedAttention, attend, matrices, rotate, seen
@@ -256,3 +256,21 @@ class Transformer(nn.Module):
         assert self.action_condition is not None
         ids = (actions - self.layout.vocab.codebook_size).clamp(min=0)
         return (self.action_condition(ids) * (actions >= 0)[..., None]).sum(dim=-2)
+
+
+def interleave(
+    layout: StepLayout, codes_BTN: Int[Tensor, "B T N"], values_BTA: Int[Tensor, "B T A"]
+) -> Int[Tensor, "B T K"]:
+    """Codes and action values to joint token ids, step by step in slot order."""
+    offsets_A = torch.tensor(layout.vocab.action_offsets, device=values_BTA.device)
+    return torch.cat([codes_BTN.long(), values_BTA.long() + offsets_A], dim=-1)
+
+
+def position_inputs(layout: StepLayout, tokens_BTK: Int[Tensor, "B T K"]) -> Int[Tensor, "B T P"]:
+    """Return the input of every position: token ids, or `NO_TOKEN`."""
+    source_P = torch.as_tensor(layout.source_P, device=tokens_BTK.device)
+    inputs = tokens_BTK[..., source_P.clamp(min=0)]
+    inputs = inputs.masked_fill(source_P < 0, NO_TOKEN)
+    if not layout.rows:
+        inputs[:, 1:, 0] = tokens_BTK[:, :-1, -1]
+    return inputs
