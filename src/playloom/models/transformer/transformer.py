@@ -1,7 +1,8 @@
 """Decoder-only transformer: token ids to logits.
 
 `forward` runs whole steps under a sliding window, `extend` some positions of one step with a cache. B batch, T steps, P
-positions a step, Q queries, D width, M heads, G key/value heads, E head width; N, A, K as in `playloom.models.sequence`.
+positions a step, Q queries, D width, M heads, G key/value heads, E head width. N, A and K are those of
+`playloom.models.sequence`.
 """
 
 from __future__ import annotations
