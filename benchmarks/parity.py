@@ -1,12 +1,10 @@
-"""Parity of fast and slow paths: cached and reference decoder, bf16 and float32, CUDA graphs and plain frames, ONNX.
+"""Parity of fast and slow paths: bf16 and float32, CUDA graphs and plain frames, onnxruntime and torch.
 
     python benchmarks/parity.py --model arena-live
     python benchmarks/parity.py --device cuda          # CUDA graphs too
 
-The cached decoder generates frames greedily and its logits are kept. The reference decoder then runs the same frames
-pass by pass, and its argmax tokens and logits are compared. For bf16 the figure is the share of image codes with the
-same argmax, recorded play given. onnxruntime and torch decode the frames of all prompts, each code given after it was
-predicted; the note has the difference of their cross-entropies.
+For bf16 the figure is the share of image codes with the same argmax, recorded play given. onnxruntime and torch decode
+the frames of all prompts, each code given after it was predicted; the note has the difference of their cross-entropies.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import Tensor
 
-from _harness import count, options, parse, progress, report, run
+from _harness import options, parse, progress, report, run
 from playloom.cli.common import text_table
 from playloom.data.prompts import find_prompt, list_prompts, load_prompt_file, prompt_folder
 from playloom.device import pick_device
@@ -32,15 +30,11 @@ from playloom.inference.benchmark import first_prompt
 from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
 from playloom.inference.decoder import CachedDecoder
 from playloom.inference.engine import Engine
-from playloom.inference.reference_decoder import ReferenceDecoder
-from playloom.inference.sampling import Sampling
-from playloom.inference.torch_sampling import BatchSampler
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel, load_model
 from playloom.models.decode_order import card_row_delay
 from playloom.models.folder import model_folder
 from playloom.models.onnx import DESCRIPTION
-from playloom.models.sequence import NO_TOKEN
 
 _HEAD = ("compared", "order", "frames", "tokens", "equal tokens", "largest logit difference", "largest logit")
 REPLAYED = 6  # the first frame runs plainly, the second is captured, the others are replayed
@@ -64,56 +58,6 @@ class Parity:
         difference = "" if self.largest_difference is None else f"{self.largest_difference:.1e}"
         largest = "" if self.largest_logit is None else f"{self.largest_logit:.1f}"
         return (self.compared, self.order, str(self.frames), str(self.tokens), share, difference, largest)
-
-
-class LogitRecorder(BatchSampler):
-    """Greedy draws of one dream that keep the logits of every slot; NaN for slots that were not drawn."""
-
-    def __init__(self, slots: int, choices: int, device: torch.device) -> None:
-        super().__init__([Sampling(temperature=0.0)], torch.zeros(1, slots, choices, device=device))
-        self.logits_NC = torch.full((slots, choices), torch.nan, device=device)
-
-    def sample(self, logits_BRC: Tensor, slots_R: Tensor) -> Tensor:
-        """See `BatchSampler.sample`."""
-        self.logits_NC[slots_R] = logits_BRC[0].float()
-        return super().sample(logits_BRC, slots_R)
-
-
-@torch.inference_mode()
-def cached_and_reference(
-    model: WorldModel, row_delay: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8]
-) -> Parity:
-    """Compare a frame per action of the cached decoder with the reference decoder."""
-    layout = model.config.layout
-    fast, slow = Engine(model, row_delay=row_delay), Engine(model, row_delay=row_delay, reference=True)
-    assert isinstance(fast.decoder, CachedDecoder) and isinstance(slow.decoder, ReferenceDecoder)
-    fast.decoder.graphs = FrameGraphs(None)  # a replayed frame would not call the recorder
-    fast_state, slow_state = fast.open(prompt).state, slow.open(prompt).state
-    equal, difference, largest = 0, 0.0, 0.0
-    for action_A in actions_TA:
-        values_1A = torch.as_tensor(action_A.astype(np.int64))[None]
-        for decoder, state in ((fast.decoder, fast_state), (slow.decoder, slow_state)):
-            decoder.arrange([state])
-            decoder.give_action([state], values_1A)
-        draws = LogitRecorder(layout.image_slots, layout.vocab.codebook_size, model.device)
-        codes_N = fast.decoder.dream_frame([fast_state], draws)[0]
-        slow.decoder.give_frame([slow_state], torch.full((1, layout.image_slots), NO_TOKEN))
-        for index in range(slow.schedule.image_passes):
-            logits_RC, slot_R = slow.decoder.logits(slow_state, index, layout.image_group)
-            equal += int((logits_RC.argmax(-1) == codes_N[slot_R]).sum())
-            # numpy's maximum keeps NaN, which must not look like parity
-            difference = float(np.maximum(difference, (logits_RC - draws.logits_NC[slot_R]).abs().max().item()))
-            largest = float(np.maximum(largest, logits_RC.abs().max().item()))
-            slow_state.window[-1][slot_R] = codes_N[slot_R]
-    return Parity(
-        compared="cached, reference decoder",
-        order=order_name(row_delay),
-        frames=len(actions_TA),
-        tokens=len(actions_TA) * layout.image_slots,
-        equal=equal,
-        largest_difference=difference,
-        largest_logit=largest,
-    )
 
 
 def graphs_and_plain(
@@ -219,17 +163,14 @@ def onnx_and_torch(model: WorldModel, backend: BackendName, clips: Sequence[Prom
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare all orders and print one table."""
-    parser = options(__doc__, "model", "frames")
+    parser = options(__doc__, "model")
     parser.add_argument("--device", default="cpu", help="cpu or cuda.")
     given = parse(parser, arguments)
     device = torch.device(pick_device(given.device))
     model = load_model(model_folder(given.model), device)
     prompt, played = first_prompt(model)
-    layout, rows = model.config.layout, []
+    layout, rows = model.config.layout, list[Parity]()
     row_delays = (None, *(row_delay for row_delay in ROW_DELAYS if layout.rows and row_delay < layout.grid_width))
-    for row_delay in row_delays:
-        progress(f"{order_name(row_delay)}: cached and reference decoder")
-        rows.append(cached_and_reference(model, row_delay, prompt, played[: count(given, 2, 1)]))
     if (capture := cuda_capture(device)) is not None:
         progress("CUDA graphs and plain frames")
         rows += [graphs_and_plain(model, row_delay, prompt, played[:REPLAYED], capture) for row_delay in row_delays]

@@ -40,6 +40,7 @@ from playloom.evaluation.config import EvaluationSettings
 from playloom.inference.benchmark import first_prompt
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
+from playloom.inference.torch_sampling import BatchSampler
 from playloom.models.checkpoint import save_model
 from playloom.models.decode_order import schedule
 from playloom.models.presets import preset
@@ -85,7 +86,8 @@ def test_cache_reads_are_what_attention_is_given_in_a_frame_of_a_full_context(ro
     for action_A in actions[:3]:
         session.step(action_A)
     session.step(actions[3], frame=None)
-    draws = parity.LogitRecorder(layout.image_slots, layout.vocab.codebook_size, CPU)
+    greedy = Sampling(temperature=0.0)
+    draws = BatchSampler([greedy], torch.zeros(1, layout.image_slots, layout.vocab.codebook_size))
     with torch.inference_mode(), AttentionReads() as reads:
         engine.decoder.dream_frame([session.state], draws)
     assert reads.numbers == cache_reads(model.config, engine.schedule)
@@ -218,15 +220,6 @@ def test_bench_decode_where_one_batch_fails(capsys, monkeypatch):
     assert rows["tiny, rolling, bf16, raster, no CUDA graphs"]["baseline"] > 0
 
 
-@pytest.mark.parametrize(("positions", "rows", "row_delay"), [("rolling", True, 1), ("absolute", False, None)])
-def test_the_decoders_agree_to_the_last_logit(positions, rows, row_delay):
-    model = loud_model(tiny_config(positions, rows))
-    prompt, played = first_prompt(model)
-    result = parity.cached_and_reference(model, row_delay, prompt, played[:3])
-    assert result.tokens == result.equal == 72
-    assert result.largest_difference is not None and 0 < result.largest_difference < 1e-4
-
-
 def test_replayed_frames_are_compared_with_plain_ones():
     """A capture that replays something else is found."""
     model = loud_model(tiny_config())
@@ -244,12 +237,11 @@ def test_bf16_weights_keep_exact_angles():
     assert torch.equal(rotary.step_freq_F, loud_model(tiny_config()).transformer.rotary.step_freq_F)
 
 
-def test_parity_covers_every_order_and_both_number_types(folder, capsys):
-    parity.main(["--model", str(folder), "--frames", "1", "--json"])
+def test_parity_covers_every_order(folder, capsys):
+    parity.main(["--model", str(folder), "--json"])
     rows = json.loads(capsys.readouterr().out)["rows"]
-    assert [row["order"] for row in rows] == ["raster", "row delay 4", "row delay 2", "row delay 1"] * 2
-    assert all(row["equal"] == row["tokens"] == 24 for row in rows[:4])
-    assert all(0 < row["equal"] <= row["tokens"] == 72 for row in rows[4:])
+    assert [row["order"] for row in rows] == ["raster", "row delay 4", "row delay 2", "row delay 1"]
+    assert all(0 < row["equal"] <= row["tokens"] == 72 for row in rows)
 
 
 def result(rate, image, psnr, right=1.0):

@@ -1,4 +1,4 @@
-"""`playloom train` of a whole model, and of its parts: `tokenizer`, `world`, `decoder` and `heads`."""
+"""`playloom train` of a whole model, and of its parts: `tokenizer`, `world` and `heads`."""
 
 from __future__ import annotations
 
@@ -161,38 +161,6 @@ def train_world_command(
 
 
 @common.with_options(loop)
-def train_decoder_command(
-    *,
-    data: Data,
-    out: Out,
-    model: Annotated[str, typer.Option(help="A bundled model's name, a model's folder, or a tokenizer's run.")],
-    config: ConfigFile = None,
-    loop: dict[str, Any],
-    resume: Resume = "auto",
-    workers: Workers = 0,
-    prepare_only: PrepareOnly = False,
-) -> None:
-    """Fine-tune a trained model's decoder; its codes and transformer stay."""
-    from playloom.json_io import from_mapping
-    from playloom.training.decoder import DecoderJob, DecoderTrainingConfig, prepare_decoder, run_decoder
-
-    values = common.read_settings(config)
-    if "model" in values:
-        raise ConfigError(
-            f"{config} has a 'model', but sizes come from --model; only decoder_blocks and decoder_layers may change"
-        )
-    training = from_mapping(DecoderTrainingConfig, with_flags(values, loop))
-    _check_apart("--model", model, out)
-    with _run(out, resume) as bar:
-        job = DecoderJob(source=model, data=data, out=out, config=training, prepare=_prepare_options(bar, workers))
-        if prepare_only:
-            prepare_decoder(job, typer.echo)
-            return
-        result = run_decoder(job, report=bar.training, say=typer.echo)
-    _print_end(result, out, f"result: {result.path}")
-
-
-@common.with_options(loop)
 def train_heads_command(
     *,
     data: Data,
@@ -277,7 +245,6 @@ def train_command(
 for name, command in (
     ("tokenizer", train_tokenizer_command),
     ("world", train_world_command),
-    ("decoder", train_decoder_command),
     ("heads", train_heads_command),
 ):
     app.command(name)(command)

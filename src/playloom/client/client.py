@@ -162,7 +162,7 @@ class _Folder:
         if job.upscale == "realesrgan":
             from playloom.media.upscale import RealESRGAN
 
-            self._enlarge = RealESRGAN.bundled()
+            self._enlarge = RealESRGAN()
         self.steps: list[_Step] = []
         stored = Path(job.out).absolute() / _START_FILE
         if job.resume and stored.exists():

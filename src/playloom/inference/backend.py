@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple, Protocol
@@ -76,8 +76,8 @@ class Backend(Protocol):
     decoder: Any
     """States of dreams and their places in a cache: `begin`, `arrange`, `fork`, `close`, `bytes_each`."""
 
-    def call(self, kind: Hashable) -> AbstractContextManager[None]:
-        """Return the context of one engine call; `kind` groups calls of about equal cost."""
+    def call(self) -> AbstractContextManager[None]:
+        """Return the context of one engine call."""
 
     def source(self, seed: int) -> Any:
         """Return a random generator for one dream."""

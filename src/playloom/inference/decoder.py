@@ -20,7 +20,6 @@ from playloom.models.heads_network import pool
 from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
 from playloom.models.transformer.config import Window
 from playloom.models.transformer.kv_cache import AttentionSpan
-from playloom.models.transformer.packed_cpu import pack, pack_head
 from playloom.models.transformer.transformer import StepEmbeddings, Transformer
 
 
@@ -52,9 +51,7 @@ class CachedDecoder(StepDecoder):
         """Make a decoder; `with_features`: keep the heads' input of each generated frame, see `features`."""
         weight = model.token.weight
         super().__init__(model.config, layout, schedule, _DeviceMemory(weight.device, weight.dtype))
-        self.model, self.device = pack(model), weight.device
-        groups = (layout.image_group, *layout.action_groups)
-        self.heads = {group.span: pack_head(model, *group.span) for group in groups}
+        self.model, self.device = model, weight.device
         self.plan = DecodingPlan(layout, schedule, self._tensor)
         self.graphs = FrameGraphs(cuda_capture(weight.device))
         # The cost on a GPU is the number of kernels, on a CPU that of products (docs/speed.md).
@@ -126,7 +123,7 @@ class CachedDecoder(StepDecoder):
     ) -> Tensor:
         hidden_BQD = self._run(batch, tables, chunk)
         hidden_BRD = hidden_BQD.index_select(1, chunk.row_R)
-        logits_BRC = self.heads[group.span](hidden_BRD)
+        logits_BRC = self.model.logits(hidden_BRD, *group.span)
         ids_BR = draws.sample(logits_BRC, chunk.draw_R) + group.first_id
         batch.tokens_BC.index_copy_(1, chunk.slot_R, ids_BR)
         return hidden_BQD

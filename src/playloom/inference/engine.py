@@ -42,15 +42,14 @@ class Engine:
         *,
         row_delay: int | None = None,
         backend: BackendName = "auto",
-        reference: bool = False,
     ) -> None:
         """Make an engine for a `WorldModel`, or with onnx for a `ModelDescription`; see `open_engine`.
 
-        `row_delay` None: raster. `reference` decodes uncached, for tests.
+        `row_delay` None: raster.
         """
         self.model, self.layout = model, model.config.layout
         self.schedule = schedule(self.layout, row_delay)
-        self.backend = _open_backend(backend, model, self.schedule, reference=reference)
+        self.backend = _open_backend(backend, model, self.schedule)
         self.decoder = self.backend.decoder
         self._lock = threading.RLock()
 
@@ -74,7 +73,7 @@ class Engine:
 
         `entropy`: measure it. `decode` False: generated frames are codes only, which is faster.
         """
-        with self._running(_call_kind(inputs)):
+        with self._running():
             self._prepare(inputs)
             actions = self._actions(inputs)
             frames = self._frames(inputs, entropy, decode)
@@ -82,14 +81,14 @@ class Engine:
 
     def sample_action(self, sessions: Sequence[Session]) -> list[NDArray[np.uint8]]:
         """Sample each session's next action, uint8 [16], as for a policy in the real game; its next step takes it."""
-        with self._running(("decide", len(sessions))):
+        with self._running():
             inputs = [StepInput(session) for session in sessions]
             self._prepare(inputs)
             return [action.action_A.copy() for action in self._actions(inputs)]
 
     def prefill(self, sessions: Sequence[Session]) -> None:
         """Prefill one more step of each session's prompt, as one batch."""
-        with self._running(("prompt", len(sessions))):
+        with self._running():
             for session in sessions:
                 session.check_open()
             inputs = [StepInput(s, s.pending[0].action_A) for s in sessions if not s.ready]
@@ -131,7 +130,7 @@ class Engine:
     def fork(self, session: Session, seed: int | None = None) -> Session:
         """Return a branch of a session; see `Session.fork`."""
         source = None if seed is None else self.backend.source(seed)
-        with self._running("fork"):
+        with self._running():
             session.check_open()
             source = source or self.backend.copy_source(session.source)
             state = self.decoder.fork(session.state)
@@ -139,7 +138,7 @@ class Engine:
 
     def close(self, session: Session) -> None:
         """Free a session's memory."""
-        with self._running("close"):
+        with self._running():
             if not session.closed:
                 self.decoder.close(session.state)
                 session.closed = True
@@ -148,13 +147,13 @@ class Engine:
         """Return the codes of a prompt's frames, int64 [T, N]: the prompt's own, else encoded now."""
         if prompt.codes_TN is not None:
             return check_codes(prompt.codes_TN, self.layout)
-        with self.backend.call(("encode", len(prompt.frames_THWC))):
+        with self.backend.call():
             return self._encode(prompt.frames_THWC)
 
     def frames(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Decode codes into frames, uint8 [T, H, W, 3]."""
         codes_TN = check_codes(codes_TN, self.layout)
-        with self.backend.call(("decode", len(codes_TN))):
+        with self.backend.call():
             return self.backend.decode(codes_TN)
 
     def dream(
@@ -197,8 +196,8 @@ class Engine:
                 session.close()
 
     @contextmanager
-    def _running(self, kind: Hashable) -> Iterator[None]:
-        with self._lock, self.backend.call(kind):
+    def _running(self) -> Iterator[None]:
+        with self._lock, self.backend.call():
             yield
 
     def _prepare(self, inputs: Sequence[StepInput]) -> None:
@@ -277,12 +276,6 @@ def _frame_kind(item: StepInput) -> str:
     return "none" if item.frame is None else "given" if isinstance(item.frame, np.ndarray) else "dream"
 
 
-def _call_kind(inputs: Sequence[StepInput]) -> tuple[str, int]:
-    """Calls of about equal cost, for the choice of threads."""
-    generated = sum(_frame_kind(item) == "dream" for item in inputs)
-    return ("dream", generated) if generated else ("see", len(inputs))
-
-
 def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepResult:
     session, (frame_HWC, codes_N, entropy, prediction) = item.session, frame
     session.pending_action, session.finished, session.index = None, item.frame is None, session.index + 1
@@ -297,7 +290,7 @@ def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepRe
     )
 
 
-def _open_backend(name: BackendName, model: ModelDescription, schedule: Schedule, *, reference: bool) -> Backend:
+def _open_backend(name: BackendName, model: ModelDescription, schedule: Schedule) -> Backend:
     chosen = choose_backend(name, model)
     if chosen != "torch":
         from playloom.inference.onnx_backend import OnnxBackend
@@ -306,4 +299,4 @@ def _open_backend(name: BackendName, model: ModelDescription, schedule: Schedule
     from playloom.inference.torch_backend import TorchBackend
     from playloom.models.checkpoint import require_networks
 
-    return TorchBackend(require_networks(model), schedule, reference=reference)
+    return TorchBackend(require_networks(model), schedule)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -58,7 +58,7 @@ class OnnxBackend:
             with_features=with_heads,
         )
 
-    def call(self, kind: Hashable) -> AbstractContextManager[None]:
+    def call(self) -> AbstractContextManager[None]:
         """See `Backend`."""
         return nullcontext()
 

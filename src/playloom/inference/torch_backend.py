@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,9 +15,7 @@ from playloom.errors import ResourceError
 from playloom.inference.backend import ChosenBackend, GeneratedFrames
 from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.decoder import CachedDecoder
-from playloom.inference.reference_decoder import ReferenceDecoder
 from playloom.inference.sampling import Sampling
-from playloom.inference.threads import ThreadTuner
 from playloom.inference.torch_sampling import BatchSampler, noise
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import Schedule
@@ -28,17 +26,15 @@ class TorchBackend:
 
     name: ChosenBackend = "torch"
 
-    def __init__(self, model: WorldModel, schedule: Schedule, *, reference: bool = False) -> None:
+    def __init__(self, model: WorldModel, schedule: Schedule) -> None:
         self.model, self.layout, self.device = model, model.config.layout, str(model.device)
-        kind = ReferenceDecoder if reference else CachedDecoder
         with_features = model.heads is not None
-        self.decoder = kind(model.transformer, self.layout, schedule, with_features=with_features)
-        self.tuner = ThreadTuner(model.device)
+        self.decoder = CachedDecoder(model.transformer, self.layout, schedule, with_features=with_features)
 
     @contextmanager
-    def call(self, kind: Hashable) -> Iterator[None]:
+    def call(self) -> Iterator[None]:
         """See `Backend`; raises ResourceError when the device is out of memory."""
-        with torch.inference_mode(), self.tuner.call(kind):
+        with torch.inference_mode():
             try:
                 yield
             except torch.OutOfMemoryError as error:

@@ -21,6 +21,7 @@ import base64
 import html
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,15 +170,16 @@ def _write_files(place: Path, clip: GeneratedClip) -> Iterator[tuple[str, str]]:
     if clip.frames_dreamed:
         yield from _write_pictures(place, clip)
     given = sum(step.action_given for step in clip.steps)
-    for name, description in (
-        ("dream.gif", f"{_content(clip)}, in real time"),
-        ("dream.mp4", "the same as a larger video, 10 frames a second"),
-        ("actions.csv", f"the inputs: {given} given, {len(clip) - given} dreamed"),
-        ("sheet.png", "all of it on one sheet"),
-        (CLIP_FILE, "the arrays, unmarked; a prompt"),
-    ):
-        _WRITERS[Path(name).suffix](place / name, clip)
-        yield name, description
+    files = {
+        "dream.gif": f"{_content(clip)}, in real time",
+        "dream.mp4": "the same as a larger video, 10 frames a second",
+        "actions.csv": f"the inputs: {given} given, {len(clip) - given} dreamed",
+        "sheet.png": "all of it on one sheet",
+        CLIP_FILE: "the arrays, unmarked; a prompt",
+    }
+    with ThreadPoolExecutor() as pool:  # encoders and Pillow release the interpreter's lock
+        list(pool.map(lambda name: _WRITERS[Path(name).suffix](place / name, clip), files))
+    yield from files.items()
     with atomic_write(place / "manifest.json") as temporary:
         temporary.write_text(replace(clip.manifest, request=clip.request).to_json() + "\n", encoding="utf-8")
     yield "manifest.json", "the manifest, and the request that makes it again"

@@ -116,9 +116,7 @@ def describe_controls(card: Mapping[str, Any]) -> str:
 
 
 def _training(card: Mapping[str, Any]) -> Iterator[str]:
-    decoders = [("decoder, fine-tuned: ", part) for part in card.get("decoder", ())]
-    heads = [("heads: ", card["heads"])] if "heads" in card else []
-    for label, part in [("", card), *decoders, *heads]:
+    for label, part in (("", card), ("heads: ", card.get("heads", {}))):
         if "updates" in part:
             values = part.get("validation", {}).items()
             metrics = ", ".join(f"{name} {value:.4g}" for name, value in values if value is not None)

@@ -1,1 +1,1 @@
-"""Training of tokenizer, decoder and world model on one loop."""
+"""Training of tokenizer, world model and heads on one loop."""

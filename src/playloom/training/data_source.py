@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from playloom.data.dataset import INDEX, FrameDataset, Progress, TokenDataset
 from playloom.data.recording import (
@@ -38,23 +38,6 @@ class PrepareOptions:
     """Renders a recording with foreign objects."""
     mirror: bool = False
     """Add the training episodes of a frame dataset mirrored, to codes only."""
-
-
-ConfigT = TypeVar("ConfigT")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneJob(Generic[ConfigT]):
-    """Inputs and outputs of a training of one part of a finished model: its decoder or its heads."""
-
-    source: str
-    """A bundled model's name, a model's folder, or the run's folder of any training."""
-    data: Path
-    """Recordings, a frame dataset or, for heads, a token dataset."""
-    out: Path
-    """Folder of the run."""
-    config: ConfigT
-    prepare: PrepareOptions
 
 
 def frames_from(data: Path, cache: Path, options: PrepareOptions) -> FrameDataset:

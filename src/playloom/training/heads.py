@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from playloom.models.decode_order import card_row_delay
 from playloom.models.heads import HeadsConfig, StateConfig
 from playloom.models.heads_network import PredictionHeads, build_heads
 from playloom.training.artifacts import load_origin, save_model_like, training_facts
-from playloom.training.data_source import FinetuneJob, tokens_from
+from playloom.training.data_source import PrepareOptions, tokens_from
 from playloom.training.distributed import dist_info
 from playloom.training.loop import Loop, Report
 from playloom.training.task import Batch, LoopConfig, ModuleLoss, Say, StepContext, TrainingResult
@@ -50,7 +51,18 @@ class HeadsTrainingConfig:
     """Hidden width of the network."""
 
 
-HeadsJob: TypeAlias = FinetuneJob[HeadsTrainingConfig]
+@dataclass(frozen=True, kw_only=True)
+class HeadsJob:
+    """Inputs and outputs of a heads training."""
+
+    source: str
+    """A bundled model's name, a model's folder, or the run's folder of any training."""
+    data: Path
+    """Recordings, a frame dataset or a token dataset."""
+    out: Path
+    """Folder of the run."""
+    config: HeadsTrainingConfig
+    prepare: PrepareOptions
 
 
 def run_heads(job: HeadsJob, *, report: Report | None = None, say: Say = print) -> TrainingResult:

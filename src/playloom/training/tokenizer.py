@@ -1,9 +1,9 @@
-"""Training of the tokenizer, a VQ-GAN on single pictures, and the parts that decoder fine-tuning shares."""
+"""Training of the tokenizer, a VQ-GAN on single pictures."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from playloom.json_io import plain
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.losses import TokenizerLoss, TokenizerLossConfig, hinge_loss
 from playloom.models.tokenizer.metrics import psnr, sharpness, ssim
-from playloom.models.tokenizer.networks import Decoder
 from playloom.models.tokenizer.quantizer import codebook_use
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, to_pixels
 from playloom.training.artifacts import PretrainedModel, save_tokenizer, training_facts
@@ -33,8 +32,8 @@ _STRIP_WIDTH = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class GanConfig:
-    """Settings shared by tokenizer and decoder training."""
+class TokenizerTrainingConfig:
+    """Settings of a tokenizer training."""
 
     loop: LoopConfig
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
@@ -45,30 +44,20 @@ class GanConfig:
     """Discriminator learning rate over the generator's."""
     validation_pictures: int = 64
     """Pictures of the "validation" split per validation."""
-
-    def __post_init__(self) -> None:
-        if self.loop.strategy == "fsdp":
-            raise ConfigError("strategy fsdp shards a world model only; leave it out for a tokenizer or a decoder")
-        if not 0 <= self.adversarial_from <= 1:
-            raise ConfigError(f"adversarial_from is out of range: got {self.adversarial_from}, expected 0 to 1")
-        for name in ("validation_pictures", "discriminator_rate"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} is out of range: got {getattr(self, name)}, expected more than 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerTrainingConfig(GanConfig):
-    """Settings of a tokenizer training."""
-
     brightness: float = 0.0
     """Largest relative change of brightness, as augmentation."""
     mirror: bool = False
     """Mirror half of the pictures."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.brightness <= 1:
-            raise ConfigError(f"brightness is out of range: got {self.brightness}, expected 0 to 1")
+        if self.loop.strategy == "fsdp":
+            raise ConfigError("strategy fsdp shards a world model only; leave it out for a tokenizer")
+        for name in ("adversarial_from", "brightness"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is out of range: got {getattr(self, name)}, expected 0 to 1")
+        for name in ("validation_pictures", "discriminator_rate"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is out of range: got {getattr(self, name)}, expected more than 0")
 
 
 def train_tokenizer(
@@ -90,43 +79,48 @@ def train_tokenizer(
 
 
 class GeneratorLoss(nn.Module):
-    """A tokenizer or a decoder with its loss, as one module. The discriminator in the loss is not trained here."""
+    """A tokenizer with its loss, as one module. The discriminator in the loss is not trained here."""
 
-    def __init__(self, name: str, generator: FrameTokenizer | Decoder, loss: TokenizerLoss) -> None:
+    def __init__(self, tokenizer: FrameTokenizer, loss: TokenizerLoss) -> None:
         super().__init__()
-        self.add_module(name, generator)  # the name is part of checkpoints
-        self._parts = (generator, loss)  # in a tuple, so that the loss's weights do not become this module's
+        self.tokenizer = tokenizer  # the name is part of checkpoints
+        self._loss = (loss,)  # in a tuple, so that the loss's weights do not become this module's
 
-    def forward(self, inputs: Tensor, pixels_BCHW: Tensor, update: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Generate from pixels or codebook entries; returns the loss, and detached the pictures and every part."""
-        generator, loss = self._parts
-        output = generator(inputs)
-        made, commitment = (output, None) if isinstance(output, Tensor) else output
-        total, parts = loss(made, pixels_BCHW, update=update, last_layer=generator.last_layer, commitment=commitment)
+    def forward(self, pixels_BCHW: Tensor, update: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Reconstruct pictures; returns the loss, and detached the pictures and every part."""
+        made, commitment = self.tokenizer(pixels_BCHW)
+        total, parts = self._loss[0](
+            made, pixels_BCHW, update=update, last_layer=self.tokenizer.last_layer, commitment=commitment
+        )
         return total, made.detach(), parts
 
 
-class GanTask:
-    """A generator, and a discriminator if its loss has a weight, trained on single pictures."""
+class TokenizerTask:
+    """Train a tokenizer, and a discriminator if its loss has a weight, on single pictures.
+
+    The tokenizer is not averaged: an averaged encoder with a live codebook gives wrong codes.
+    """
 
     def __init__(
         self,
-        tokenizer: FrameTokenizer,
-        config: GanConfig,
+        sizes: TokenizerConfig,
+        config: TokenizerTrainingConfig,
         frames: FrameDataset,
         *,
-        decoder_only: bool,
-        validation_batches: Sequence[NDArray[np.int64]],
+        start: PretrainedModel | None = None,
     ) -> None:
-        check_frame_size(tokenizer.config, frames)
-        self.tokenizer, self._config, self._frames = tokenizer, config, frames
-        self._validation_batches = validation_batches
-        self._generator = "decoder" if decoder_only else "tokenizer"
-        loop = config.loop
+        check_frame_size(sizes, frames)
+        loop, self._config, self._frames = config.loop, config, frames
+        self.tokenizer = tokenizer = FrameTokenizer(sizes, seed=loop.seed)
+        if start is not None:
+            tokenizer.load_state_dict(start.tokenizer.state_dict())
+        held_out = frames.of_split("validation") or frames.of_split("train")
+        sampler = WindowSampler(spans=held_out, steps=1, batch=min(loop.batch, 16), seed=0)
+        count = max(1, config.validation_pictures // sampler.batch)
+        self._validation_batches = [sampler.rows(index * sampler.batch) for index in range(count)]
         self.loss = TokenizerLoss(config.loss, seed=loop.seed)
-        generator = tokenizer.decoder if decoder_only else tokenizer
-        self.modules: dict[str, nn.Module] = {self._generator: GeneratorLoss(self._generator, generator, self.loss)}
-        self.rates = {self._generator: 1.0}
+        self.modules: dict[str, nn.Module] = {"tokenizer": GeneratorLoss(tokenizer, self.loss)}
+        self.rates = {"tokenizer": 1.0}
         if self.loss.discriminator is not None:
             self.modules["discriminator"] = self.loss.discriminator
             self.rates["discriminator"] = config.discriminator_rate
@@ -135,6 +129,8 @@ class GanTask:
         settings = {name: value for name, value in plain(dataclasses.asdict(config)).items() if name != "loop"}
         self.run_config: dict[str, Any] = {"tokenizer": tokenizer.config.to_dict(), "training": settings}
         self.run_config["data"] = {"rows": len(frames)}
+        if start is not None:
+            self.run_config["start"] = {"tokenizer": start.name}
         rank = dist_info()[0]
         spans = frames.of_split("train")
         self._train = WindowSampler(spans=spans, steps=1, batch=loop.batch, seed=loop.seed, rank=rank)
@@ -145,30 +141,21 @@ class GanTask:
         self.loss.to(device)
 
     def batch(self, seen: int) -> Batch:
-        """Return a batch: frames uint8 [B, H, W, 3] and, for a decoder, codes int64 [B, N]."""
-        return self.gather(self._train.rows(seen))
+        """Return a batch: frames uint8 [B, H, W, 3]."""
+        return self._gather(self._train.rows(seen))
 
-    def gather(self, rows_B1: NDArray[np.int64]) -> Batch:
-        """Read rows of the dataset."""
+    def _gather(self, rows_B1: NDArray[np.int64]) -> Batch:
         return {"frames": torch.from_numpy(frame_batch(self._frames, rows_B1))}
 
-    def codes(self, batch: Batch) -> Tensor:
-        """Return the codes of a batch, int64 [B, N]."""
-        return self.tokenizer.encode(batch["frames"])
-
-    def inputs(self, batch: Batch, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return the generator's inputs and the true pixels, float [B, 3, H, W] in [-1, 1]."""
-        raise NotImplementedError
-
     def losses(self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext) -> Iterator[ModuleLoss]:
-        """Yield the generator's loss, then the discriminator's on the same pictures once it has started."""
-        inputs, pixels = self.inputs(batch, context.random)
+        """Yield the tokenizer's loss, then the discriminator's on the same pictures once it has started."""
+        pixels = to_pixels(self.augmented(batch["frames"], context.random))
         # -1 is before every `adversarial_start`.
         update = context.step if context.fraction >= self._config.adversarial_from else -1
         self._freeze_discriminator(True)
-        loss, made_BCHW, parts = modules[self._generator](inputs, pixels, update)
+        loss, made_BCHW, parts = modules["tokenizer"](pixels, update)
         ratio = 10 * torch.log10(4 / (made_BCHW.float() - pixels).square().mean())
-        yield ModuleLoss(self._generator, loss, {"loss": loss.detach(), **parts, "psnr": ratio})
+        yield ModuleLoss("tokenizer", loss, {"loss": loss.detach(), **parts, "psnr": ratio})
         if self.loss.adversarial_on(update):
             self._freeze_discriminator(False)
             scores = modules["discriminator"](torch.cat([pixels, made_BCHW.float()]))
@@ -183,8 +170,8 @@ class GanTask:
         """Return PSNR and SSIM of reconstructions, their sharpness over the true one, and codebook use."""
         metrics, codes = [], []
         for rows in self._validation_batches:
-            batch = self.gather(rows)
-            codes.append(self.codes(batch))
+            batch = self._gather(rows)
+            codes.append(self.tokenizer.encode(batch["frames"]))
             truth, made = batch["frames"], self.tokenizer.decode(codes[-1]).cpu()
             sharp = (torch.from_numpy(sharpness(pictures)).float() for pictures in (made, truth))
             metrics.append(torch.stack([psnr(made, truth), ssim(made, truth), *sharp]))
@@ -202,48 +189,18 @@ class GanTask:
         """Return real pictures above their reconstructions."""
         rows = np.concatenate(self._validation_batches)
         places = np.linspace(0, len(rows) - 1, min(_STRIP_WIDTH, len(rows))).astype(int)
-        batch = self.gather(rows[places])
-        return strip([batch["frames"].numpy(), self.tokenizer.decode(self.codes(batch)).cpu().numpy()])
-
-
-class TokenizerTask(GanTask):
-    """Train the whole tokenizer; not averaged, as an averaged encoder with a live codebook gives wrong codes."""
-
-    def __init__(
-        self,
-        sizes: TokenizerConfig,
-        config: TokenizerTrainingConfig,
-        frames: FrameDataset,
-        *,
-        start: PretrainedModel | None = None,
-    ) -> None:
-        tokenizer = FrameTokenizer(sizes, seed=config.loop.seed)
-        if start is not None:
-            tokenizer.load_state_dict(start.tokenizer.state_dict())
-        spans = frames.of_split("validation") or frames.of_split("train")
-        sampler = WindowSampler(spans=spans, steps=1, batch=min(config.loop.batch, 16), seed=0)
-        count = max(1, config.validation_pictures // sampler.batch)
-        batches = [sampler.rows(index * sampler.batch) for index in range(count)]
-        super().__init__(tokenizer, config, frames, decoder_only=False, validation_batches=batches)
-        self._brightness, self._mirror = config.brightness, config.mirror
-        if start is not None:
-            self.run_config["start"] = {"tokenizer": start.name}
-
-    def inputs(self, batch: Batch, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return augmented pixels, twice."""
-        pixels_BCHW = to_pixels(self.augmented(batch["frames"], random))
-        return pixels_BCHW, pixels_BCHW
+        frames = self._gather(rows[places])["frames"]
+        return strip([frames.numpy(), self.tokenizer.decode(self.tokenizer.encode(frames)).cpu().numpy()])
 
     def augmented(self, frames_BHWC: Tensor, random: np.random.Generator) -> Tensor:
         """Return frames with random brightness and mirroring."""
         count = len(frames_BHWC)
-        if self._brightness:
-            factors_B = torch.from_numpy(
-                random.uniform(1 - self._brightness, 1 + self._brightness, count).astype(np.float32)
-            )
+        brightness = self._config.brightness
+        if brightness:
+            factors_B = torch.from_numpy(random.uniform(1 - brightness, 1 + brightness, count).astype(np.float32))
             scaled_BHWC = frames_BHWC.float() * factors_B.to(frames_BHWC.device)[:, None, None, None]
             frames_BHWC = scaled_BHWC.round_().clamp_(0, 255).to(torch.uint8)
-        if self._mirror:
+        if self._config.mirror:
             flipped = torch.from_numpy(random.random(count) < 0.5).to(frames_BHWC.device)
             frames_BHWC = torch.where(flipped[:, None, None, None], frames_BHWC.flip(2), frames_BHWC)
         return frames_BHWC

@@ -28,6 +28,7 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.session import StepInput
 from playloom.inference.torch_sampling import BatchSampler
 from playloom.models.checkpoint import save_model
+from reference_decoder import torch_engine
 
 PROMPTS = ["plaza-rusher", "court-rusher"]
 
@@ -84,7 +85,7 @@ def test_entropy_is_the_reference_decoders_and_changes_no_token():
     hows = [Sampling(temperature=0.0), Sampling(temperature=1.3, top_k=3)]
     found = []
     for reference, entropy in ((False, True), (True, True), (False, False)):
-        engine = Engine(loud_model(tiny_config()), row_delay=1, reference=reference)
+        engine = torch_engine(loud_model(tiny_config()), 1, naive=reference)
         sessions = [engine.open(prompt_of(4, seed), sampling=how, seed=seed) for seed, how in enumerate(hows)]
         steps = [engine.step([StepInput(s, action(n)) for s in sessions], entropy=entropy) for n in range(3)]
         found.append([step for both in steps for step in both])

@@ -11,6 +11,7 @@ from playloom.errors import BadInputError
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import StepInput
+from reference_decoder import torch_engine
 
 HOW = Sampling(temperature=0.9, top_k=4)
 
@@ -25,7 +26,7 @@ def followers(steps: int) -> np.ndarray:
 )
 def test_deciding_first_and_seeing_after_is_policy_mode(positions, rows, row_delay, naive):
     """Past the end of the context, so that it slides."""
-    engine = Engine(loud_model(tiny_config(positions, rows)), row_delay=row_delay, reference=naive)
+    engine = torch_engine(loud_model(tiny_config(positions, rows)), row_delay, naive=naive)
     prompt, frames = prompt_of(3), followers(7)
     wanted = list(engine.dream(prompt, mode="policy", steps=7, frames_SHWC=frames, sampling=HOW, seed=5))
     session = engine.open(prompt, sampling=HOW, seed=5)

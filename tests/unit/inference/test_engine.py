@@ -18,6 +18,7 @@ from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.torch_sampling import BatchSampler, noise
 from playloom.inference.types import GenerationRequest, Prompt
+from reference_decoder import torch_engine
 
 GOLDEN = Path(__file__).parents[2] / "assets" / "golden_dream.json"
 
@@ -47,7 +48,7 @@ def test_the_cached_decoder_dreams_what_the_naive_one_dreams(positions, rows, ro
     greedy = Sampling(temperature=0.0)
     naive, cached = (
         tokens_of(
-            Engine(model, row_delay=row_delay, reference=naive),
+            torch_engine(model, row_delay, naive=naive),
             prompt=prompt_of(length),
             mode="full",
             steps=3,
@@ -62,7 +63,7 @@ def test_the_cached_decoder_dreams_what_the_naive_one_dreams(positions, rows, ro
 def test_after_25_slides_the_cache_still_agrees(positions):
     model = loud_model(tiny_config(positions))
     request = {"prompt": prompt_of(4), "steps": 26, "actions_SA": REST, "sampling": Sampling(temperature=0.0)}
-    naive, cached = (tokens_of(Engine(model, row_delay=1, reference=naive), **request) for naive in (True, False))
+    naive, cached = (tokens_of(torch_engine(model, 1, naive=naive), **request) for naive in (True, False))
     assert (naive == cached).all()
 
 

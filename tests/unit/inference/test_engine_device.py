@@ -56,8 +56,7 @@ class Watch(TorchDispatchMode):
 
 
 def tensors(*trees: object) -> list[Tensor]:
-    """All but packed weights, which lie nowhere that could be asked for."""
-    return [leaf for leaf in tree_flatten(trees)[0] if isinstance(leaf, Tensor) and not leaf.is_mkldnn]
+    return [leaf for leaf in tree_flatten(trees)[0] if isinstance(leaf, Tensor)]
 
 
 class Tape(TorchDispatchMode):

@@ -17,6 +17,7 @@ from playloom.inference.session import Session, StepInput
 from playloom.inference.torch_sampling import BatchSampler
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
+from reference_decoder import torch_engine
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -100,7 +101,7 @@ def test_a_dream_of_many_steps_equals_sessions_step_by_step(tiny_model):
 
 @pytest.mark.parametrize("naive", [False, True])
 def test_a_fork_goes_on_as_its_parent_would_and_leaves_it_alone(tiny_model, naive):
-    engine = Engine(tiny_model, row_delay=2, reference=naive)
+    engine = torch_engine(tiny_model, 2, naive=naive)
     parent = engine.open(prompt_of(2), seed=1)
     parent.step(action(0))
     twin, other = parent.fork(), parent.fork(seed=99)
@@ -267,7 +268,7 @@ def test_logits_are_the_judges_at_every_context_length(positions, rows, row_dela
     form = "rolling" if far else positions
     config = tiny_config(form, rows, local_steps=3, global_every=2, layers=3, context_steps=10, **far)
     model = loud_model(config)
-    engine, judge = (Engine(model, row_delay=row_delay, reference=naive) for naive in (False, True))
+    engine, judge = (torch_engine(model, row_delay, naive=naive) for naive in (False, True))
     engine.decoder.as_matrices = as_matrices
     source = torch.Generator().manual_seed(length)
     cached, naive = engine.decoder.begin(), judge.decoder.begin()

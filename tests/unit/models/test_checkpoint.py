@@ -169,7 +169,6 @@ def test_a_card_has_the_facts_of_each_training(tiny_model):
     card = {
         **part,
         "data": data,
-        "decoder": [part],
         "start": {},
         "row_delay": 2,
         "sampling": None,
@@ -177,6 +176,6 @@ def test_a_card_has_the_facts_of_each_training(tiny_model):
     }
     text = model_card(tiny_model.config, card)
     assert "* 1,200 updates in 1.5 minutes on CPU; last validation: psnr 20\n" in text
-    assert "* decoder, fine-tuned: 1,200 updates" in text and "initialised from another model" in text
+    assert "initialised from another model" in text
     assert "5,000 frames in 9 episodes" in text and "training seeds: 0-2, 7" in text and "rusher 9" in text
     assert "row delay 2" in text and '"a": 1' in text

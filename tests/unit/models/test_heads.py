@@ -20,6 +20,7 @@ from playloom.models.checkpoint import load_model, save_model
 from playloom.models.config import ModelConfig
 from playloom.models.heads import HeadsConfig, StateConfig
 from playloom.models.heads_network import build_heads
+from reference_decoder import torch_engine
 
 
 def test_a_model_with_heads_comes_back_as_it_went(tmp_path, tiny_model):
@@ -73,7 +74,7 @@ def test_cached_decoding_gives_the_reference_predictions(positions, rows):
     order = 2 if rows else None
     found = []
     for reference in (False, True):
-        engine = Engine(model, row_delay=order, reference=reference)
+        engine = torch_engine(model, order, naive=reference)
         sessions = [engine.open(prompt_of(steps=steps, seed=steps), seed=steps) for steps in (4, 2)]
         steps = [engine.step([StepInput(s, action(n)) for s in sessions]) for n in range(6)]
         found.append([result.prediction for results in steps for result in results])

@@ -15,7 +15,6 @@ from playloom.models.sequence import NO_TOKEN
 from playloom.models.transformer.config import TransformerConfig, Window
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
 from playloom.models.transformer.layers import STEP_PERIOD, Rotary, matrices, rotate
-from playloom.models.transformer.packed_cpu import pack, pack_head
 from playloom.models.transformer.transformer import interleave, position_inputs
 
 PUBLISHED = {  # millions, as published; positions not counted
@@ -114,38 +113,6 @@ def test_a_window_has_its_newest_steps_and_keyframes_before_them():
     for step in range(30):
         assert window.past_count(step) == len(window.past(step))
         assert (window.past_count(step) == window.capacity) == (step >= window.full_from)
-
-
-@pytest.mark.parametrize("parallel", [False, True])
-@pytest.mark.parametrize("qk_norm", [False, True])
-def test_packed_weights_give_the_same_numbers(parallel, qk_norm):
-    config = tiny_config(parallel=parallel, qk_norm=qk_norm)
-    model = loud_model(config).transformer
-    inputs, previous = steps_of(config, 1)
-    order = schedule(config.layout, 1)
-    order_P = torch.as_tensor(order.order_P)
-    packed = pack(model)
-    assert packed is not model
-    hidden = []
-    with torch.no_grad():
-        for network in (model, packed):
-            cache = KeyValueCache.empty(model.config, config.layout.positions, 2, torch.zeros)
-            tables = network.begin(torch.tensor([0, 0]), order_P, previous[:, 0])
-            for index in range(order.passes):
-                first, last = order.span(index, index + 1)
-                reach = AttentionSpan(step=0, first=first, last=last)
-                hidden.append(network.extend(inputs[:, 0, order_P[first:last]], tables, cache, reach))
-        for plain, fast in zip(hidden[: order.passes], hidden[order.passes :], strict=True):
-            torch.testing.assert_close(fast, plain, rtol=0, atol=1e-5)
-        torch.testing.assert_close(pack_head(model, 3, 9)(plain), model.logits(plain, 3, 9), rtol=0, atol=1e-5)
-
-
-def test_only_float32_on_a_cpu_is_packed():
-    model = loud_model(tiny_config()).transformer
-    half = model.to(torch.bfloat16)
-    assert pack(half) is half
-    hidden = torch.randn(2, model.config.width, dtype=torch.bfloat16)
-    assert torch.equal(pack_head(half, 0, 5)(hidden), half.logits(hidden, 0, 5))
 
 
 def test_the_future_changes_nothing():

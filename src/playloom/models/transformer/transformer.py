@@ -53,16 +53,12 @@ class Attention(nn.Module):
         turned = all_BQHE[:, :, : c.heads + groups]
         if c.qk_norm:
             length = torch.linalg.vector_norm(turned, dim=-1, keepdim=True)
-            turned = turned * (self.scales() / length.clamp_min(_SHORTEST))
+            scales = [self.query_norm.weight] * c.heads + [self.key_norm.weight] * groups  # of a root mean square of 1
+            turned = turned * (torch.stack(scales) * c.head_width**0.5 / length.clamp_min(_SHORTEST))  # type: ignore[arg-type]
         if turn:
             turned = rotate(turned, *(part.to(turned.dtype) for part in turn))
         turned = turned.transpose(1, 2)
         return turned[:, : c.heads], turned[:, c.heads :], all_BQHE[:, :, c.heads + groups :].transpose(1, 2)
-
-    def scales(self) -> Tensor:
-        """Factors of normalised queries and keys, [M + G, E]: root mean square 1, then learned scales."""
-        weights = [self.query_norm.weight] * self.config.heads + [self.key_norm.weight] * self.config.key_value_heads
-        return torch.stack(weights) * self.config.head_width**0.5  # type: ignore[arg-type]
 
     def attend(self, q_BMQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | None) -> Tensor:
         """Return weighted values [B, Q, M E]; heads that share keys become more queries, so keys never expand."""
@@ -76,12 +72,12 @@ class Attention(nn.Module):
             out = out.reshape(len(out), heads, queries, -1)
         return out.transpose(1, 2).flatten(2)
 
-    def cached(self, all_BQO: Tensor, turn: RotaryFactors, cache: KeyValueCache, reach: AttentionSpan) -> Tensor:
-        """Add keys and values to the cache; return weighted values [B, Q, M E] over it. Arguments as in `project`."""
-        q_BMQE, k_BGQE, v_BGQE = self.project(all_BQO, turn)
+    def extend(self, x_BQD: Tensor, turn: RotaryFactors, cache: KeyValueCache, reach: AttentionSpan) -> Tensor:
+        """Add keys and values to the cache, and attend to it; see `Transformer.extend`."""
+        q_BMQE, k_BGQE, v_BGQE = self.project(self.query_key_value(x_BQD), turn)
         cache.write(self.layer, reach.first, k_BGQE, v_BGQE)
         keys, values = cache.visible(self.layer, reach.step, reach.last)
-        return self.attend(q_BMQE, keys, values, reach.masks.get(self.window))
+        return self.out(self.attend(q_BMQE, keys, values, reach.masks.get(self.window)))
 
     def steps(self, x_BTPD: Tensor, turn: RotaryFactors, causal_mask_PP: Tensor) -> Tensor:
         """Attend every step to its window, one call per step, so that no mask is larger than one step's."""
@@ -137,8 +133,7 @@ class Block(nn.Module):
     def extend(self, x_BQD: Tensor, turn: RotaryFactors, cache: KeyValueCache, reach: AttentionSpan) -> Tensor:
         """Run the block over some positions of one step; see `Transformer.extend`."""
         normed = self.attention_norm(x_BQD)
-        attended = self.attention.cached(self.attention.query_key_value(normed), turn, cache, reach)
-        return self.feed(x_BQD, self.attention.out(attended), normed)
+        return self.feed(x_BQD, self.attention.extend(normed, turn, cache, reach), normed)
 
 
 def _init_weights(module: nn.Module) -> None:

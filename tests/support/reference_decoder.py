@@ -14,11 +14,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from playloom.inference.batch_cache import CacheSlot
+from playloom.inference.engine import Engine
 from playloom.inference.torch_sampling import BatchSampler
+from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import Schedule
 from playloom.models.heads_network import pool
 from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
 from playloom.models.transformer.transformer import Transformer, position_inputs
+
+
+def torch_engine(model: WorldModel, row_delay: int | None, *, naive: bool) -> Engine:
+    """An engine with torch's cached decoder, or with the decoder of this file."""
+    engine = Engine(model, row_delay=row_delay, backend="torch")
+    if naive:
+        decoder = ReferenceDecoder(
+            model.transformer, engine.layout, engine.schedule, with_features=model.heads is not None
+        )
+        engine.decoder = engine.backend.decoder = decoder
+    return engine
 
 
 class ReferenceDecoder:
