@@ -7,9 +7,11 @@ The figures on it are those of the machine it is taken on, so take it on a quiet
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 SCENE = (("KeyW", 1400), ("ArrowRight", 900), ("KeyW", 1600), ("Space", 300), ("ArrowLeft", 1200), ("KeyD", 800))
@@ -26,6 +28,7 @@ def play(page: Page) -> None:
     page.wait_for_timeout(12_000)
     page.click(".segments [data-controller=person]")
     page.click("[data-do=reset]")
+    page.wait_for_timeout(3_000)
     for key in ("KeyW", "ArrowRight"):
         page.keyboard.down(key)
     page.wait_for_timeout(900)
@@ -40,7 +43,8 @@ def main(url: str, out: str) -> None:
         page.click("[data-prompt=plaza-explorer]")
         page.wait_for_selector(".stage[data-live=true]")
         play(page)
-        page.screenshot(path=out)
+        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        picture.quantize(256, dither=Image.Dither.NONE).save(out, optimize=True)
         browser.close()
 
 

@@ -13,12 +13,13 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Page, sync_playwright
 
 FILE = "input[aria-label='Picture to put onto the frame']"
-PATIENCE = 300_000  # milliseconds
+BRANCHES = ".amount:has(label:text-is('Branches')) input"
+PATIENCE = 60_000  # milliseconds
 
 
 def dream(page: Page, count: int, frames: int) -> None:
     """Ask for branches and wait for them."""
-    page.fill("text=Branches", str(count))
+    page.fill(BRANCHES, str(count))
     page.fill("text=Frames each", str(frames))
     page.click("[data-do=order]")
     page.wait_for_selector("[data-do=stop]")
@@ -79,7 +80,8 @@ def main(url: str, out: str) -> None:
         page.evaluate("document.activeElement.blur()")
         page.mouse.move(1390, 1170)
         page.wait_for_timeout(3000)
-        page.screenshot(path=out)
+        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        picture.quantize(256, dither=Image.Dither.NONE).save(out, optimize=True)
         browser.close()
 
 

@@ -38,7 +38,7 @@ def write_static_page(engine: Engine, folder: Path) -> dict[str, int]:
 
     `folder` is absent or empty. Sizes are in bytes, by path. BadInputError for a model that a browser cannot run.
     """
-    world = engine.model
+    world, sampling = engine.model, Sampling.from_card(engine.model.card)
     described = _description(world)
     with atomic_folder(folder) as place:
         shutil.copytree(PAGE, place, dirs_exist_ok=True)
@@ -50,13 +50,13 @@ def write_static_page(engine: Engine, folder: Path) -> dict[str, int]:
         loaded = {f"{_MODEL}/{file.name}": file.stat().st_size for file in sorted(model.iterdir())}
         sizes = world.config.tokenizer
         card = {"width": sizes.frame_width, "height": sizes.frame_height, "controls": world.card.get("controls", {})}
-        served = {"name": world.config.name, "serving": True, "temperature": _sampling(world).temperature, **card}
+        served = {"name": world.config.name, "serving": True, "temperature": sampling.temperature, **card}
         prompts = _write_prompts(engine, model)
         # The answers that the page expects of a server.
         write_json(place / "v1" / "models", [served])
         write_json(place / "v1" / "prompts", [{"name": name, "picture": f"{_MODEL}/{name}.png"} for name in prompts])
         site = {"files": loaded, "description": described, "prompts": prompts, "fps": 10, "mark": _mark(world)}
-        write_json(model / "site.json", {**site, "sampling": _sampling(world).to_dict()}, indent=None)
+        write_json(model / "site.json", {**site, "sampling": sampling.to_dict()}, indent=None)
         _write_app(place, world.config.name)
         _write_worker(place, set(loaded))
         return {file.relative_to(place).as_posix(): file.stat().st_size for file in place.rglob("*") if file.is_file()}
@@ -75,10 +75,6 @@ def _description(world: ModelDescription) -> dict[str, Any]:
         raise BadInputError(f"{name} cannot run in a browser: its card asks for top_k or top_p, which the page lacks")
     graphs = {key: found["graphs"][key] for key in _GRAPHS}
     return {**found, "graphs": graphs, "weights": [f"{name}.safetensors" for name in _WEIGHTS]}
-
-
-def _sampling(world: ModelDescription) -> Sampling:
-    return Sampling.from_card(world.card)
 
 
 def _write_prompts(engine: Engine, folder: Path) -> dict[str, Any]:
