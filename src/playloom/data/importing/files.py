@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from playloom.errors import MissingExtraError, PictureError, PlayloomError, RecordingError
+from playloom.errors import PictureError, PlayloomError, RecordingError, import_extra
 from playloom.media.images import read_picture
 
 Frame = tuple[float, Callable[[], NDArray[np.uint8]]]
@@ -136,11 +136,8 @@ def parquet_rows(
     path: Path, columns: Sequence[str] | None = None, where: tuple[str, int] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Give the rows of a Parquet file, of some columns, and only those that have a value in a column."""
-    try:
-        from pyarrow import compute, dataset
-    except ImportError as error:
-        raise MissingExtraError.of("pyarrow", "import") from error
-    chosen = compute.field(where[0]) == where[1] if where else None
+    dataset = import_extra("pyarrow.dataset", "import")
+    chosen = dataset.field(where[0]) == where[1] if where else None
     with reading(path):
         table = dataset.dataset(path, format="parquet")
         for batch in table.to_batches(columns=columns, filter=chosen, batch_size=1024):
