@@ -164,7 +164,7 @@ class LeRobot(_Episode):
         return set(self._names("action")) >= {control.name.lower() for control in CONTROLS}
 
     def _rows(self, *columns: str) -> Iterator[dict[str, Any]]:
-        where = "episode_index", int(self.episode["episode_index"])
+        where = {"episode_index": int(self.episode["episode_index"])}
         for row in parquet_rows(self._file("data_path"), ["frame_index", *columns], where):
             yield {**row, "time": row["frame_index"] / float(self.info["fps"])}  # timestamp has only 32 bits
 

@@ -8,7 +8,8 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, reduce
+from operator import and_
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,12 @@ def to_number(cell: Any) -> float:
 
 
 def parquet_rows(
-    path: Path, columns: Sequence[str] | None = None, where: tuple[str, int] | None = None
+    path: Path, columns: Sequence[str] | None = None, where: Mapping[str, int] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Give the rows of a Parquet file, of some columns, and only those that have a value in a column."""
+    """Give the rows of a Parquet file, of some columns, and only those that have these values in other columns."""
     dataset = import_extra("pyarrow.dataset", "import")
-    chosen = dataset.field(where[0]) == where[1] if where else None
+    tests = (dataset.field(name) == value for name, value in (where or {}).items())
+    chosen = reduce(and_, tests) if where else None
     with reading(path):
         table = dataset.dataset(path, format="parquet")
         for batch in table.to_batches(columns=columns, filter=chosen, batch_size=1024):
