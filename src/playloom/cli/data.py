@@ -32,6 +32,13 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _part(text: str) -> tuple[int, int]:
+    number, _, parts = text.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise BadInputError(f"--shard is wrong: got {text!r:.40}, expected I/N with I from 1 to N, or join")
+    return int(number), int(parts)
+
+
 def reading(
     resize: common.Resize = "crop",
     mask: Annotated[
@@ -80,6 +87,12 @@ def import_command(
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode recordings; 0: this one.")] = 0,
     cluster: Annotated[bool, typer.Option("--cluster", help="Decode on a Ray cluster with a shared disk.")] = False,
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N|join", help="Import part I of N; join: make one data set of the parts' folders in RECORDINGS."
+        ),
+    ] = "1/1",
     report: Annotated[bool, typer.Option(help="Write card.md and report.html into the folder of the data set.")] = True,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 instead of 1 if anything was skipped.")] = False,
 ) -> None:
@@ -90,6 +103,12 @@ def import_command(
     from playloom.data.importing.build import check_folder, import_recordings
 
     check_folder(recordings)  # before torch is imported
+    if shard == "join":
+        from playloom.data.dataset import join_datasets
+
+        _print_imported(join_datasets(recordings, out), out, tokenizer, report=False)
+        return
+    part = _part(shard)
     skipped: list[str] = []
     left = f"the same command continues: {out}"
     with common.progress("importing", "frames") as bar, common.stopping(left, after_step=False):
@@ -108,6 +127,7 @@ def import_command(
             encoder=encoder,
             workers=workers,
             cluster=cluster,
+            shard=part,
             report=report,
             progress=bar,
             on_skip=skipped.append,

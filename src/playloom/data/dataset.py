@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS
+from playloom.atomic_io import folder_lock
 from playloom.errors import RecordingError, StorageError
 from playloom.json_io import read_json, write_json
 
@@ -261,11 +262,43 @@ class TokenDataset(_Dataset):
         return DatasetWriter(Path(folder), "tokens", total_frames, row, state_columns, tokenizer=tokenizer)
 
 
-def _read(folder: Path, kind: str) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any]]:
+def join_datasets(folder: Path, out: Path) -> FrameDataset | TokenDataset:
+    """Join the parts of one import, each in a folder of its own, into one dataset; resumes an interrupted call.
+
+    RecordingError when a part is unfinished or twice there, or the parts are not of one import.
+    """
+    folders = sorted({path.parent for name in (INDEX, JOURNAL) for path in folder.glob(f"*/{name}")})
+    parts = [_read(place) for place in folders]
+    episodes = [(span, part) for part in parts for span in part[2]["spans"]]
+    forms = [({**index, "rows": 0, "episodes": []}, data.dtype, data.shape[1:]) for index, data, _ in parts]
+    if not parts or forms.count(forms[0]) < len(forms) or len({span.meta.get("settings") for span, _ in episodes}) > 1:
+        raise RecordingError(
+            f"{folder} holds no parts of one import; expected a finished dataset of each in its folder"
+        )
+    places = [(Path(span.meta.get("take", "")), span.meta.get("first", 0)) for span, _ in episodes]
+    if len(set(places)) < len(places):
+        raise RecordingError(f"{folder} holds a part twice: {max(places, key=places.count)[0]}; remove one")
+    (index, *_), (_, dtype, shape) = parts[0], forms[0]
+    extra = {key: value for key, value in index.items() if key == "tokenizer"}
+    with folder_lock(out):
+        total, row = sum(span.length for span, _ in episodes), np.dtype((dtype, shape))
+        writer, start = DatasetWriter(out, index["kind"], total, row, index["state_columns"], **extra), 0
+        for number in sorted(range(len(places)), key=places.__getitem__):
+            span, (_, data, common) = episodes[number]
+            if not writer.has(start, span.length, span.meta):
+                columns = (data, common["actions_FA"], common["states_FS"])
+                writer.append_episode(*(column[span.rows] for column in columns), span.meta, start=start)
+            start += span.length
+        writer.finish()
+    return FrameDataset.open(out) if index["kind"] == "frames" else TokenDataset.open(out)
+
+
+def _read(folder: Path, kind: str | None = None) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any]]:
     if not (folder / INDEX).exists():
         state = "unfinished" if (folder / JOURNAL).exists() else "not a dataset"
         raise RecordingError(f"{folder} is {state} (no {INDEX}); prepare it first")
     index = read_json(folder / INDEX, RecordingError, "prepare the dataset again")
+    kind = kind or str(index.get("kind"))
     if index.get("kind") != kind:
         raise RecordingError(f"{folder} is a dataset of another kind: got {index.get('kind')}, expected {kind}")
     columns = {}

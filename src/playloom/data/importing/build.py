@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -107,11 +107,15 @@ def import_recordings(
     encoder: ClipEncoder | None = None,
     workers: int = 0,
     cluster: bool = False,
+    shard: tuple[int, int] = (1, 1),
     report: bool = False,
     progress: Progress | None = None,
     on_skip: Callable[[str], None] | None = None,
 ) -> Imported:
     """Make a dataset of all recordings in or below a folder; resumes an interrupted call.
+
+    With the shard (i, n) it has the i-th of n parts of the sessions, in the splits and with the mapping of all of them;
+    `join_datasets` makes one dataset of the parts.
 
     With an encoder it is a token dataset, and the frames are never stored. Recordings are decoded in `workers`
     processes (0: this one), or on a Ray `cluster` whose machines share the file system; the bytes written are the same.
@@ -124,11 +128,11 @@ def import_recordings(
     build = _Build(Path(folder), Path(out), options, encoder, parallel, show, on_skip)
     found = Counter(recording.format for recording in recordings)
     build.notes.append(f"found: {', '.join(f'{name} ({count})' for name, count in sorted(found.items()))}")
-    ready = (build.out / INDEX).exists()
+    ready, own = (build.out / INDEX).exists(), _shard(recordings, *shard)
     if ready:
-        build.check_finished(recordings)
+        build.check_finished(own)
     else:
-        build.make(recordings)
+        build.make(recordings, {recording.path for recording in own})
     dataset = build.open()
     if report and not (ready and (build.out / REPORT).exists()):
         names = {build.name(recording): recording for recording in recordings}
@@ -155,11 +159,12 @@ class _Build:
     def open(self) -> FrameDataset | TokenDataset:
         return FrameDataset.open(self.out) if self.encoder is None else TokenDataset.open(self.out)
 
-    def make(self, recordings: Sequence[Recording]) -> None:
+    def make(self, recordings: Sequence[Recording], own: Container[Path]) -> None:
         plans = self._plan(recordings)
         with folder_lock(self.out):
             columns = tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
             self.notes += [f"state columns: {', '.join(columns)}"] if columns else []
+            plans = [plan for plan in plans if plan.recording.path in own]
             total, encoder = sum(plan.steps for plan in plans), self.encoder
             if encoder is None:
                 height, width = self.options.frame_size
@@ -369,6 +374,20 @@ def _input(
     return resample(clock.correct(recording.changes(controls)), runs, controls, mapping.dead_zone)
 
 
+def _sessions(recordings: Sequence[Recording]) -> list[Path]:
+    """The session of every recording; its path where there is one session."""
+    sessions = [recording.session for recording in recordings]
+    return sessions if len(set(sessions)) > 1 else [recording.path for recording in recordings]
+
+
+def _shard(recordings: Sequence[Recording], number: int, parts: int) -> list[Recording]:
+    sessions = _sessions(recordings)
+    own = set(list(dict.fromkeys(sessions))[number - 1 :: parts])
+    if not own:
+        raise RecordingError(f"part {number} of {parts} is empty: there are {len(set(sessions))} sessions")
+    return [recording for recording, session in zip(recordings, sessions, strict=True) if session in own]
+
+
 def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:
     """Give every session its split, every recording where there is one session; a single one keeps its last tenth."""
     if split is None and len(plans) == 1:
@@ -376,8 +395,7 @@ def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:
         train_T = np.arange(steps) < steps - max(1, steps // 10)
         last = [clip._replace(split="validation") for clip in cut_runs(clips, ~train_T, 1)]
         return [plans[0]._replace(clips=[*cut_runs(clips, train_T, 1), *last])]
-    sessions = [plan.recording.session for plan in plans]
-    sessions = sessions if len(set(sessions)) > 1 else [plan.recording.path for plan in plans]
+    sessions = _sessions([plan.recording for plan in plans])
     names = list(dict.fromkeys(sessions))
     splits = {name: split or _KEPT.get(number % _CYCLE, "train") for number, name in enumerate(names)}
     if split is None and "validation" not in splits.values():
