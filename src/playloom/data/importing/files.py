@@ -8,10 +8,10 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial, reduce
+from functools import reduce
 from operator import and_
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ from PIL import Image
 from playloom.errors import PictureError, PlayloomError, RecordingError, import_extra
 from playloom.media.images import read_picture
 
-Frame = tuple[float, Callable[[], NDArray[np.uint8]]]
+Load = Callable[[], NDArray[np.uint8]]
+Frame = tuple[float, Load]
 """Time of a picture in seconds, and a function that returns its RGB values [H, W, 3]."""
 Times = NDArray[np.float64]
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov")
@@ -70,6 +71,9 @@ def video_pictures(path: Path, *, start: float | None = None, wanted_F: Times | 
     times, others may be left out: those that no other picture refers to are not decoded. RecordingError when the video
     is damaged; its earlier pictures are given before.
     """
+    from av.video.reformatter import VideoReformatter
+
+    scaler = VideoReformatter()  # takes a while to prepare for a size
     with _opened(path) as (container, stream):
         stream.thread_type = "AUTO"
         zero = None if start is None else start / float(stream.time_base)
@@ -84,7 +88,25 @@ def video_pictures(path: Path, *, start: float | None = None, wanted_F: Times | 
                     zero = frame.pts if zero is None else zero
                     time = (frame.pts - zero) * float(stream.time_base)
                     if time >= -_BEFORE:
-                        yield time, partial(frame.to_ndarray, format="rgb24")
+                        yield time, VideoPicture(frame, scaler)
+
+
+class VideoPicture(NamedTuple):
+    """A decoded picture, not yet converted."""
+
+    frame: Any
+    scaler: Any
+    """Common to the pictures of a video."""
+
+    def __call__(self, least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Return its RGB values [H, W, 3], if possible reduced to means of areas for a crop to a height and width."""
+        size = self.frame.height, self.frame.width
+        least = least or size
+        scale = max(small / large for small, large in zip(least, size, strict=True))
+        height, width = (round(scale * large) for large in size)
+        if scale >= 1 or (height - least[0]) % 2 or (width - least[1]) % 2:  # the middle would be half a pixel off
+            return np.asarray(self.frame.to_ndarray(format="rgb24"))
+        return np.asarray(self.scaler.reformat(self.frame, width, height, "gbrp", interpolation="AREA").to_ndarray())
 
 
 def _near(time: float, times_F: Times) -> bool:

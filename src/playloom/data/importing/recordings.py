@@ -18,7 +18,9 @@ from playloom.actions.controller import CONTROLS
 from playloom.data.importing.files import (
     ACTIONS_FILE,
     Frame,
+    Load,
     Times,
+    VideoPicture,
     load_picture,
     pictures_in,
     reading,
@@ -82,6 +84,11 @@ class ImportOptions:
         for x, y, width, height in masks:
             frame_HWC[y : y + height, x : x + width] = 0
         return fit_picture(frame_HWC, self.frame_size, self.resize, area=True)
+
+    def load(self, load: Load, masks: Sequence[Rectangle]) -> NDArray[np.uint8]:
+        """Return the picture of `reduce`, of a video in a faster way."""
+        whole = self.masks or masks or self.resize != "crop" or not isinstance(load, VideoPicture)
+        return self.reduce(load() if whole else load(self.frame_size), masks)[0]
 
 
 @dataclass(frozen=True)
@@ -238,7 +245,7 @@ def _frames(recording: Recording, clips: Sequence[Run]) -> Iterator[NDArray[np.u
     wanted_F = times_F[np.unique(np.maximum(last_T, 0))]
     for latest in last_pictures(recording.pictures(wanted_F), clips) if clips else ():
         if latest is not load:
-            load, (reduced_HWC, _) = latest, recording.options.reduce(latest(), recording.masks)
+            load, reduced_HWC = latest, recording.options.load(latest, recording.masks)
         yield reduced_HWC
 
 
