@@ -263,34 +263,33 @@ class TokenDataset(_Dataset):
 
 
 def join_datasets(folder: Path, out: Path) -> FrameDataset | TokenDataset:
-    """Join the parts of one import, each in a folder of its own, into one dataset; resumes an interrupted call.
+    """Join the parts of one import, each in a folder of its own, into one dataset.
 
     RecordingError when a part is unfinished or twice there, or the parts are not of one import.
     """
-    folders = sorted({path.parent for name in (INDEX, JOURNAL) for path in folder.glob(f"*/{name}")})
-    parts = [_read(place) for place in folders]
-    episodes = [(span, part) for part in parts for span in part[2]["spans"]]
-    forms = [({**index, "rows": 0, "episodes": []}, data.dtype, data.shape[1:]) for index, data, _ in parts]
-    if not parts or forms.count(forms[0]) < len(forms) or len({span.meta.get("settings") for span, _ in episodes}) > 1:
-        raise RecordingError(
-            f"{folder} holds no parts of one import; expected a finished dataset of each in its folder"
-        )
-    places = [(Path(span.meta.get("take", "")), span.meta.get("first", 0)) for span, _ in episodes]
-    if len(set(places)) < len(places):
-        raise RecordingError(f"{folder} holds a part twice: {max(places, key=places.count)[0]}; remove one")
-    (index, *_), (_, dtype, shape) = parts[0], forms[0]
-    extra = {key: value for key, value in index.items() if key == "tokenizer"}
+    places = {path.parent for name in (INDEX, JOURNAL) for path in folder.glob(f"*/{name}")}
+    parts = [_read(place) for place in sorted(places)]
+    episodes = [(span, data, common) for _, data, common in parts for span in common["spans"]]
+    clips = [(Path(span.meta.get("take", "")), span.meta.get("first", 0)) for span, _, _ in episodes]
+    forms = []
+    for index, data, common in parts:
+        head = {key: value for key, value in index.items() if key not in ("rows", "episodes")}
+        settings = {span.meta.get("settings") for span in common["spans"]}
+        forms.append((head, np.dtype((data.dtype, data.shape[1:])), settings))
+    if not parts or forms.count(forms[0]) < len(forms):
+        raise RecordingError(f"{folder} holds no parts of one import; expected a folder for each, with a dataset")
+    if len(set(clips)) < len(clips):
+        raise RecordingError(f"{folder} holds a part twice: {max(clips, key=clips.count)[0]}; remove one")
+    (head, row, _), total, start = forms[0], sum(span.length for span, _, _ in episodes), 0
     with folder_lock(out):
-        total, row = sum(span.length for span, _ in episodes), np.dtype((dtype, shape))
-        writer, start = DatasetWriter(out, index["kind"], total, row, index["state_columns"], **extra), 0
-        for number in sorted(range(len(places)), key=places.__getitem__):
-            span, (_, data, common) = episodes[number]
-            if not writer.has(start, span.length, span.meta):
-                columns = (data, common["actions_FA"], common["states_FS"])
-                writer.append_episode(*(column[span.rows] for column in columns), span.meta, start=start)
+        writer = DatasetWriter(out, total=total, row=row, **head)
+        for number in sorted(range(len(clips)), key=clips.__getitem__):
+            span, data, common = episodes[number]
+            columns = (data, common["actions_FA"], common["states_FS"])
+            writer.append_episode(*(column[span.rows] for column in columns), span.meta, start=start)
             start += span.length
         writer.finish()
-    return FrameDataset.open(out) if index["kind"] == "frames" else TokenDataset.open(out)
+    return FrameDataset.open(out) if writer.kind == "frames" else TokenDataset.open(out)
 
 
 def _read(folder: Path, kind: str | None = None) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any]]:
