@@ -76,6 +76,22 @@ class _Episode(Recording):
     @abstractmethod
     def _read(cls, root: Path, options: ImportOptions) -> list[Recording]: ...
 
+    @cached_property
+    @abstractmethod
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        """Controls and, with `STATE` before their names, state columns; the last row of these may be missing."""
+
+    @property
+    def state_columns(self) -> Sequence[str]:
+        """Rewards, ends, and numbers of the observations."""
+        return [name.removeprefix(STATE) for name in self._columns if name.startswith(STATE)]
+
+    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
+        check_sources(self.path, (name for name in self._columns if not name.startswith(STATE)), sources)
+        for row, time in enumerate(self.times_F.tolist()):
+            known = ((name, values_T) for name, values_T in self._columns.items() if row < len(values_T))
+            yield from ((time, name, float(values_T[row])) for name, values_T in known)
+
 
 @dataclass(frozen=True)
 class LeRobot(_Episode):
@@ -115,11 +131,6 @@ class LeRobot(_Episode):
         return ("controller",) if self._own else super().mapping
 
     @property
-    def state_columns(self) -> Sequence[str]:
-        """Rewards, ends and `observation.state`."""
-        return [*self._outcomes.values(), *self._names(_STATE)]
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """A sentence where there are more cameras than one."""
         cameras = [*self._features("video"), *self._features("image")]
@@ -128,7 +139,7 @@ class LeRobot(_Episode):
     @cached_property
     def times_F(self) -> NDArray[np.float64]:
         """Times of the rows in seconds."""
-        return np.array([row["time"] for row in self._rows()], np.float64)
+        return np.array([row["frame_index"] for row in self._rows()]) / float(self.info["fps"])
 
     def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
         """Decode the part of the video, or the pictures in the rows."""
@@ -136,28 +147,24 @@ class LeRobot(_Episode):
             start = float(self.episode.get(f"videos/{key}/from_timestamp", 0.0))
             return video_pictures(self._file("video_path", key), start=start, wanted_F=wanted_F)
         for key in self._features("image"):
-            return ((row["time"], partial(_cell_picture, self.root, row[key])) for row in self._rows(key))
+            loads = (partial(_cell_picture, self.root, row[key]) for row in self._rows(key))
+            return zip(self.times_F.tolist(), loads, strict=True)
         raise RecordingError(f"{self.root} has no pictures: expected a feature of dtype video or image")
 
-    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
-        names, states = self._names("action"), self._names(_STATE)
-        numbered = [f"action_{number}" for number in range(len(names))]
-        check_sources(self.root, [*numbered, *names], sources)
-        kept = [_STATE] if states else []
-        for row in self._rows("action", *self._outcomes, *kept):
-            actions, state = (np.reshape(row.get(key, ()), -1).tolist() for key in ("action", _STATE))
-            values = [*zip(names, actions, strict=True), *zip(numbered, actions, strict=True)]
-            if self._own and self.options.schema == "named":
-                values = [(name, 0 - value if name.endswith("stick_y") else value) for name, value in values]
-            values += [(STATE + column, np.reshape(row[name], -1)[0]) for name, column in self._outcomes.items()]
-            values += [(STATE + name, value) for name, value in zip(states, state, strict=True)]
-            yield from ((row["time"], name, float(value)) for name, value in values)
-
     @cached_property
-    def _outcomes(self) -> Mapping[str, str]:
-        """State columns by feature; of features with the same meaning the first."""
-        present = {column: name for name, column in reversed(_FEATURES.items()) if name in self.info["features"]}
-        return {name: column for column, name in present.items()}
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        """Of features with the same meaning the first."""
+        outcomes = {column: name for name, column in reversed(_FEATURES.items()) if name in self.info["features"]}
+        features = [name for name in ("action", *outcomes.values(), _STATE) if name in self.info["features"]]
+        rows = [*self._rows(*features)]
+        tables = {name: np.reshape([row[name] for row in rows], (len(rows), -1)).T for name in features}
+        columns = {f"action_{number}": values_T for number, values_T in enumerate(tables["action"])}
+        for name, values_T in zip(self._names("action"), tables["action"], strict=True):
+            upside_down = self._own and self.options.schema == "named" and name.endswith("stick_y")
+            columns[name] = 0 - values_T if upside_down else values_T
+        columns |= {STATE + column: tables[name][0] for column, name in outcomes.items()}
+        states = zip(self._names(_STATE), tables.get(_STATE, ()), strict=True)
+        return columns | {STATE + name: values_T for name, values_T in states}
 
     @property
     def _own(self) -> bool:
@@ -165,8 +172,7 @@ class LeRobot(_Episode):
 
     def _rows(self, *columns: str) -> Iterator[dict[str, Any]]:
         where = {"episode_index": int(self.episode["episode_index"])}
-        for row in parquet_rows(self._file("data_path"), ["frame_index", *columns], where):
-            yield {**row, "time": row["frame_index"] / float(self.info["fps"])}  # timestamp has only 32 bits
+        return parquet_rows(self._file("data_path"), ["frame_index", *columns], where)
 
     def _file(self, template: str, key: str = "") -> Path:
         index, place = int(self.episode["episode_index"]), f"videos/{key}" if key else "data"
@@ -252,18 +258,13 @@ class Minari(_Episode):
         return [cls(root / f"episode_{k:06d}", options, file, k, space) for k, file in files.items()]
 
     @cached_property
-    def state_columns(self) -> Sequence[str]:
-        """Rewards, ends, and numbers of the observations."""
-        return [*_OUTCOMES.values(), *self._tables[1]]
-
-    @cached_property
     def times_F(self) -> NDArray[np.float64]:
         """Times of the observations in seconds."""
-        return np.arange(len(self._tables[0]["reward"]) + 1) / self.options.rate
+        return np.arange(len(self._columns[STATE + "reward"]) + 1) / self.options.rate
 
     def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
         """Read the observations one at a time."""
-        with self._columns() as columns:
+        with self._opened() as columns:
             pictures = next((one for _, one in _leaves(columns["observations"]) if _is_pictures(one)), None)
             if pictures is None:
                 raise RecordingError(f"{self.path} has no pictures among its observations; expected uint8 [T, H, W, 3]")
@@ -271,30 +272,19 @@ class Minari(_Episode):
                 cell = pictures[row]
                 yield time, partial(np.asarray, cell) if pictures.ndim == 4 else partial(load_picture, bytes(cell))
 
-    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
-        outcomes, states, controls = self._tables
-        check_sources(self.path, controls, sources)
-        for row, time in enumerate(self.times_F.tolist()):
-            last = row == len(self.times_F) - 1
-            yield from ((time, name, 0.0 if last else float(values_T[row])) for name, values_T in controls.items())
-            known = states if last else {**outcomes, **states}
-            yield from ((time, STATE + name, float(values_T[row])) for name, values_T in known.items())
-
     @cached_property
-    def _tables(self) -> tuple[dict[str, NDArray[Any]], ...]:
-        """Outcomes, states and controls by name."""
-        states = dict[str, NDArray[Any]]()
-        with self._columns() as columns:
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        with self._opened() as columns:
+            found = {name: np.append(values_T, 0) for name, values_T in _controls(self.space, columns["actions"])}
             for place, values in _leaves(columns["observations"]):
                 if not _is_pictures(values) and values.dtype.kind in "biuf" and values[0].size <= _MOST_STATES:
                     name, parts = control_name("_".join(place)), np.reshape(values, (len(values), -1)).T
                     names = [f"{name or 'state'}_{k}" if len(parts) > 1 else name for k in range(len(parts))]
-                    states |= dict(zip(names, parts, strict=True))
-            outcomes = {column: np.array(columns[name]) for name, column in _OUTCOMES.items()}
-            return outcomes, states, _controls(self.space, columns["actions"])
+                    found |= {STATE + name: values_T for name, values_T in zip(names, parts, strict=True)}
+            return found | {STATE + column: np.array(columns[name]) for name, column in _OUTCOMES.items()}
 
     @contextmanager
-    def _columns(self) -> Iterator[Mapping[str, Any]]:
+    def _opened(self) -> Iterator[Mapping[str, Any]]:
         """Arrays, datasets of HDF5, or trees of them."""
         if self.file.suffix == ".hdf5":
             with import_extra("h5py", "import").File(self.file) as data:
@@ -338,11 +328,12 @@ def _is_pictures(values: Any) -> bool:
     return bool(values.dtype == np.uint8) and values.ndim == 4 and values.shape[3] == 3
 
 
-def _controls(space: Mapping[str, Any], actions: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def _controls(space: Mapping[str, Any], actions: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
     kind, actions_TD = space["type"], np.reshape(actions, (len(actions), -1))
     if kind == "Discrete":
-        return {f"action_{k}": actions_TD[:, 0] == k + space.get("start", 0) for k in range(space["n"])}
-    if kind == "MultiDiscrete":
-        sizes = np.ravel(space["nvec"]).tolist()
-        return {f"action_{i}_{k}": actions_TD[:, i] == k for i, size in enumerate(sizes) for k in range(size)}
-    return {f"action_{i}": actions_TD[:, i] for i in range(actions_TD.shape[1])}
+        yield from ((f"action_{k}", actions_TD[:, 0] == k + space.get("start", 0)) for k in range(space["n"]))
+    elif kind == "MultiDiscrete":
+        for i, size in enumerate(np.ravel(space["nvec"]).tolist()):
+            yield from ((f"action_{i}_{k}", actions_TD[:, i] == k) for k in range(size))
+    else:
+        yield from ((f"action_{i}", values_T) for i, values_T in enumerate(actions_TD.T))
