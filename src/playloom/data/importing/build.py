@@ -39,6 +39,7 @@ from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_ru
 from playloom.data.importing.video_log import VideoLog
 from playloom.data.parallel import map_ordered
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
+from playloom.media.images import fit_picture
 
 _READERS = (OwaMcap, OwlControl, Vpt, OpenCs2, OpenP2p, NitroGen, LeRobot, Minari, PictureFolder, NpzClip, VideoLog)
 FORMATS: Mapping[str, type[Recording]] = {reader.format: reader for reader in _READERS}
@@ -207,7 +208,8 @@ class _Build:
                     mapping = self.mappings.setdefault(names, read_mapping(names))
                     runs = find_runs(recording.times_F)
                     input_TC = _input(recording, mapping, runs, ClockCorrection())
-                    _, change = self.options.reduce(next(recording.pictures())[1](), recording.masks)
+                    picture_HWC = next(recording.pictures())[1]()
+                    _, change = fit_picture(picture_HWC, self.options.frame_size, self.options.resize)
                     clock = self._clock(recording, mapping, runs, input_TC)
                     input_TC = _input(recording, mapping, runs, clock) if clock != ClockCorrection() else input_TC
                 clips = cut_runs(runs, input_TC[:, -1] == 0)

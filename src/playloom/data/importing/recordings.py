@@ -76,19 +76,16 @@ class ImportOptions:
         if not 0.1 <= self.rate <= 1000:
             raise BadInputError(f"the rate is wrong: got {self.rate:g}, expected 0.1 to 1000 rows a second")
 
-    def reduce(self, frame_HWC: NDArray[np.uint8], masks: Sequence[Rectangle]) -> tuple[NDArray[np.uint8], str | None]:
-        """Return a picture in the size of the dataset, RGB, with more masks, and what was changed by that."""
+    def reduce(self, load: Load, masks: Sequence[Rectangle]) -> NDArray[np.uint8]:
+        """Return a picture, RGB, in the size of the dataset, with more masks."""
         masks = (*self.masks, *masks)
-        if masks:
-            frame_HWC = frame_HWC.copy()
+        if self.resize == "crop" and not masks and isinstance(load, VideoPicture):
+            frame_HWC = load(self.frame_size)  # a faster way
+        else:
+            frame_HWC = load().copy() if masks else load()
         for x, y, width, height in masks:
             frame_HWC[y : y + height, x : x + width] = 0
-        return fit_picture(frame_HWC, self.frame_size, self.resize, area=True)
-
-    def load(self, load: Load, masks: Sequence[Rectangle]) -> NDArray[np.uint8]:
-        """Return the picture of `reduce`, of a video in a faster way."""
-        whole = self.masks or masks or self.resize != "crop" or not isinstance(load, VideoPicture)
-        return self.reduce(load() if whole else load(self.frame_size), masks)[0]
+        return fit_picture(frame_HWC, self.frame_size, self.resize, area=True)[0]
 
 
 @dataclass(frozen=True)
@@ -245,7 +242,7 @@ def _frames(recording: Recording, clips: Sequence[Run]) -> Iterator[NDArray[np.u
     wanted_F = times_F[np.unique(np.maximum(last_T, 0))]
     for latest in last_pictures(recording.pictures(wanted_F), clips) if clips else ():
         if latest is not load:
-            load, reduced_HWC = latest, recording.options.load(latest, recording.masks)
+            load, reduced_HWC = latest, recording.options.reduce(latest, recording.masks)
         yield reduced_HWC
 
 
