@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -42,27 +42,22 @@ def _part(text: str) -> tuple[int, int]:
 def reading(
     resize: common.Resize = "crop",
     mask: Annotated[
-        list[str] | None,
-        typer.Option(metavar="X,Y,W,H", help="Rectangle in pixels to make black; may be repeated."),
+        list[str] | None, typer.Option(metavar="X,Y,W,H", help="Rectangle in pixels to make black; may be repeated.")
     ] = None,
     recording_format: Annotated[
-        str,
-        typer.Option("--format", help="auto, or a format in docs/own_game.md: video, vpt, lerobot ..."),
+        str, typer.Option("--format", help="auto, or a format in docs/own_game.md: video, vpt, lerobot ...")
     ] = "auto",
     mapping: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="wasd-mouse, xinput, controller, vpt, opencs2 or a TOML file; repeatable. Default: by format."
-        ),
+        list[str] | None, typer.Option(help="wasd-mouse, xinput, ... or TOML files. Default: by format.")
     ] = None,
     offset: Annotated[
-        str | None,
+        str,
         typer.Option(
             metavar="SECONDS|auto",
-            help="Seconds to add to the times of the input; auto: find them in the pictures' motion. Default: 0, and "
-            "auto where the start of a log is not known.",
+            help="Seconds to add to the times of the input; auto: find them in the pictures' motion.",
+            show_default="0, and auto where the start of a log is not known",
         ),
-    ] = None,
+    ] = "",
     rate: Annotated[float, typer.Option(help="Rows per second of data without times (Minari).")] = 10.0,
     schema: common.Schema = "named",
     split: Annotated[
@@ -108,7 +103,7 @@ def import_command(
 
         _print_imported(join_datasets(recordings, out), out, tokenizer, report=False)
         return
-    part = _part(shard)
+    parallel: dict[str, Any] = {"workers": workers, "cluster": cluster, "shard": _part(shard)}
     skipped: list[str] = []
     left = f"the same command continues: {out}"
     with common.progress("importing", "frames") as bar, common.stopping(left, after_step=False):
@@ -119,48 +114,37 @@ def import_command(
             from playloom.training.artifacts import clip_encoder
 
             sizes, encoder = clip_encoder(tokenizer, 1 if workers or cluster else None)
-        options = _import_options((sizes.frame_height, sizes.frame_width), **reading)
+        options, on_skip = _import_options((sizes.frame_height, sizes.frame_width), reading), skipped.append
         store, notes = import_recordings(
-            recordings,
-            out,
-            options,
-            encoder=encoder,
-            workers=workers,
-            cluster=cluster,
-            shard=part,
-            report=report,
-            progress=bar,
-            on_skip=skipped.append,
+            recordings, out, options, encoder=encoder, report=report, progress=bar, on_skip=on_skip, **parallel
         )
     for note in notes:
         typer.echo(note)
-    for sentence in skipped:
-        typer.echo(f"skipped: {sentence}", err=True)
     _print_imported(store, out, tokenizer, report)
-    if skipped:
-        raise typer.Exit(2 if strict else common.SKIPPED)
+    _end(skipped, 2 if strict else common.SKIPPED)
 
 
-def _import_options(
-    frame_size: tuple[int, int],
-    *,
-    mask: list[str] | None,
-    mapping: list[str] | None,
-    offset: str | None,
-    recording_format: str,
-    **rest: Any,
-) -> ImportOptions:
+def _import_options(frame_size: tuple[int, int], given: dict[str, Any]) -> ImportOptions:
     from playloom.data.importing.recordings import ImportOptions
 
+    offset = given.pop("offset")
     return ImportOptions(
         frame_size=frame_size,
-        masks=tuple(common.rectangle(text, "--mask") for text in mask or ()),
-        mapping=tuple(mapping or ()),
-        offset=0.0 if offset is None or offset == "auto" else _seconds(offset),
-        estimate_clock=None if offset is None else offset == "auto",
-        format=recording_format,
-        **rest,
+        masks=tuple(common.rectangle(text, "--mask") for text in given.pop("mask") or ()),
+        mapping=tuple(given.pop("mapping") or ()),
+        offset=0.0 if offset in ("", "auto") else _seconds(offset),
+        estimate_clock=offset == "auto" if offset else None,
+        format=given.pop("recording_format"),
+        **given,
     )
+
+
+def _end(skipped: Sequence[str], code: int) -> None:
+    """Print what was skipped, and exit with a code if anything was."""
+    for sentence in skipped:
+        typer.echo(f"skipped: {sentence}", err=True)
+    if skipped:
+        raise typer.Exit(code)
 
 
 def _print_imported(store: FrameDataset | TokenDataset, out: Path, tokenizer: str | None, report: bool) -> None:
@@ -272,16 +256,12 @@ def _record_environment(given: Mapping[str, Any]) -> None:
     left = f"the same command continues: {out}"
     with common.progress("recording", "frames") as bar, common.stopping(left, after_step=False):
         recorded = record_environment(out, recording, frames, processes=given["processes"], progress=bar)
-    skipped = list(recorded.skipped)
     frames, count = len(recorded.dataset), len(recorded.dataset.spans)
     if given["as_json"]:
-        common.print_json({"folder": out, "episodes": count, "frames": frames, "skipped": skipped})
+        common.print_json({"folder": out, "episodes": count, "frames": frames, "skipped": recorded.skipped})
     else:
         typer.echo("\n".join((*recorded.notes, f"{frames} frames of {common.count(count, 'episode')}: {out}")))
-    for sentence in skipped:
-        typer.echo(f"skipped: {sentence}", err=True)
-    if skipped:
-        raise typer.Exit(common.SKIPPED)
+    _end(recorded.skipped, common.SKIPPED)
 
 
 def view_command(
@@ -322,10 +302,7 @@ def view_command(
             if len(paths) == 1:
                 raise
             skipped.append(str(error) if str(path) in str(error) else f"{path}: {error}")
-    for line in skipped:
-        typer.echo(f"skipped: {line}", err=True)
-    if skipped:
-        raise typer.Exit(2)
+    _end(skipped, 2)
 
 
 def _select_prompts(data: Path, out: Path, count: int) -> None:
