@@ -61,8 +61,7 @@ def reading(
     rate: Annotated[float, typer.Option(help="Rows per second of data without times (Minari).")] = 10.0,
     schema: common.Schema = "named",
     split: Annotated[
-        Literal["train", "validation", "test"] | None,
-        typer.Option(help="Split of all recordings; default: some go to validation and test."),
+        Literal["train", "validation", "test"] | None, typer.Option(help="Split of all recordings; default: all three.")
     ] = None,
 ) -> None:
     """Options of the readers of recordings."""
@@ -72,21 +71,14 @@ def reading(
 def import_command(
     *,
     recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, LeRobot ...")],
-    out: Annotated[
-        Path, typer.Option(callback=common.own_folder, help="Folder of the data set, for `train --data`.")
-    ] = Path("data"),
+    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder of the data set.")] = Path("data"),
     preset: Annotated[str, typer.Option(help="Model sizes that decide the frame size.")] = "arena-live",
     reading: dict[str, Any],
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Store codes of this model or tokenizer run, and never the frames.")
-    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Store codes of this model or tokenizer, not frames.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode recordings; 0: this one.")] = 0,
     cluster: Annotated[bool, typer.Option("--cluster", help="Decode on a Ray cluster with a shared disk.")] = False,
     shard: Annotated[
-        str,
-        typer.Option(
-            metavar="I/N|join", help="Import part I of N; join: make one data set of the parts' folders in RECORDINGS."
-        ),
+        str, typer.Option(metavar="I/N|join", help="Import part I of N; join: join the parts, folders in RECORDINGS.")
     ] = "1/1",
     report: Annotated[bool, typer.Option(help="Write card.md and report.html into the folder of the data set.")] = True,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 instead of 1 if anything was skipped.")] = False,
@@ -168,14 +160,10 @@ def _print_imported(store: FrameDataset | TokenDataset, out: Path, tokenizer: st
 def record_command(
     call: typer.Context,
     hours: Annotated[float, typer.Option(help="Hours of play, at 10 steps per second; at most 1000.")] = 1.0,
-    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder for the episodes.")] = Path(
-        "recordings"
-    ),
+    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder of the episodes.")] = Path("recordings"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next episodes count up.")] = 0,
     processes: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
-    steps: Annotated[
-        int, typer.Option(min=1, help="Length of an episode in steps of 0.1 s; with --env the longest.")
-    ] = 600,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of 0.1 s in an episode; with --env the most.")] = 600,
     env: Annotated[
         str | None, typer.Option(metavar="ID", help="A Gymnasium environment, ID or module:ID. Default: the arena.")
     ] = None,
@@ -185,15 +173,9 @@ def record_command(
     policy: Annotated[
         str, typer.Option(help="random, or module:function from an observation and a NumPy generator to an action.")
     ] = "random",
-    actions: Annotated[
-        Path | None, typer.Option(help="TOML file: mapping of the environment's actions to controls.")
-    ] = None,
-    info: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="Numbers of info to record. Default: all numbers.")
-    ] = None,
-    frame_skip: Annotated[
-        int | None, typer.Option(min=1, help="Environment steps a frame. Default: by its render_fps.")
-    ] = None,
+    actions: Annotated[Path | None, typer.Option(help="TOML file that maps the environment's actions.")] = None,
+    info: Annotated[str | None, typer.Option(metavar="NAME,...", help="Numbers of info to keep; default: all.")] = None,
+    frame_skip: Annotated[int | None, typer.Option(min=1, help="Environment steps a frame; default: by rate.")] = None,
     preset: Annotated[str, typer.Option(help="Model sizes that decide the frame size.")] = "arena-live",
     resize: common.Resize = "crop",
     as_json: common.Json = False,
@@ -269,16 +251,13 @@ def view_command(
     recording: Annotated[
         Path, typer.Argument(help="An episode (.npz or .json), a folder of them, or (for prompts) a frame store.")
     ],
-    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder for pictures and videos.")] = Path(
-        "out/view"
-    ),
+    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder of the results.")] = Path("out/view"),
     episodes: Annotated[int, typer.Option(min=1, help="How many of a folder's episodes to show.")] = 1,
     every: Annotated[int, typer.Option(min=1, help="Steps between two pictures of the sheet.")] = 10,
     verify: Annotated[bool, typer.Option(help="Compare the frames with the recorded hash.")] = True,
     figures: Annotated[bool, typer.Option(help="Only print statistics of the players.")] = False,
     select_prompts: Annotated[
-        int | None,
-        typer.Option(min=1, help="Only save this many prompts from a frame store's test episodes."),
+        int | None, typer.Option(min=1, help="Only save this many prompts from a frame store's test episodes.")
     ] = None,
 ) -> None:
     """Render a recording with the drawn controller: a contact sheet and a video."""

@@ -263,28 +263,21 @@ class TokenDataset(_Dataset):
 
 
 def join_datasets(folder: Path, out: Path) -> FrameDataset | TokenDataset:
-    """Join the parts of one import, each in a folder of its own, into one dataset.
-
-    RecordingError when a part is unfinished or twice there, or the parts are not of one import.
-    """
+    """Join the parts of one import, each in a folder of its own, into one dataset; RecordingError if they differ."""
     places = {path.parent for name in (INDEX, JOURNAL) for path in folder.glob(f"*/{name}")}
-    parts = [_read(place) for place in sorted(places)]
-    episodes = [(span, data, common) for _, data, common in parts for span in common["spans"]]
-    clips = [(Path(span.meta.get("take", "")), span.meta.get("first", 0)) for span, _, _ in episodes]
-    forms = []
+    parts, clips, forms = [_read(place) for place in sorted(places)], dict[tuple[Path, int], Any](), []
     for index, data, common in parts:
+        clips |= {(Path(one.meta.get("take", "")), one.meta["first"]): (one, data, common) for one in common["spans"]}
         head = {key: value for key, value in index.items() if key not in ("rows", "episodes")}
-        settings = {span.meta.get("settings") for span in common["spans"]}
+        settings = {span.meta["settings"] for span in common["spans"]}
         forms.append((head, np.dtype((data.dtype, data.shape[1:])), settings))
-    if not parts or forms.count(forms[0]) < len(forms):
-        raise RecordingError(f"{folder} holds no parts of one import; expected a folder for each, with a dataset")
-    if len(set(clips)) < len(clips):
-        raise RecordingError(f"{folder} holds a part twice: {max(clips, key=clips.count)[0]}; remove one")
-    (head, row, _), total, start = forms[0], sum(span.length for span, _, _ in episodes), 0
+    total, start = sum(span.length for span, _, _ in clips.values()), 0
+    if not parts or forms.count(forms[0]) < len(forms) or total < sum(index["rows"] for index, _, _ in parts):
+        raise RecordingError(f"{folder} does not hold each part of one import once; expected a folder for each")
     with folder_lock(out):
-        writer = DatasetWriter(out, total=total, row=row, **head)
-        for number in sorted(range(len(clips)), key=clips.__getitem__):
-            span, data, common = episodes[number]
+        writer = DatasetWriter(out, total=total, row=forms[0][1], **forms[0][0])
+        for clip in sorted(clips):
+            span, data, common = clips[clip]
             columns = (data, common["actions_FA"], common["states_FS"])
             writer.append_episode(*(column[span.rows] for column in columns), span.meta, start=start)
             start += span.length

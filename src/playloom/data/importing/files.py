@@ -135,10 +135,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Give number, from 1, and cells by lower-case column of every row; RecordingError when it is damaged or empty."""
     number = 0
-    read = {".jsonl": _jsonl, ".parquet": _parquet}.get(path.suffix, _csv)
+    read = {".jsonl": _jsonl, ".parquet": parquet_rows}.get(path.suffix, _csv)
     with reading(path):
         for number, row in enumerate(read(path), 1):
-            yield number, row
+            yield number, {key.strip().lower(): value for key, value in row.items()}
     if not number:
         raise RecordingError(f"{path} holds no row; record it again")
 
@@ -176,26 +176,18 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     row = json.loads(line)
                     if not isinstance(row, dict):
                         raise ValueError(f"got {line.strip():.40}, expected a JSON object in every line")
-                yield _lower(row)
+                yield row
 
 
 def _csv(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         head = file.readline()
         separator = next((mark for mark in ";\t" if mark in head and "," not in head), ",")
-        names = [name.strip().lower() for name in next(csv.reader([head], delimiter=separator), [])]
+        names = next(csv.reader([head], delimiter=separator), [])
         for cells in csv.reader(file, delimiter=separator):
             if cells:
                 row = dict(zip(names, cells, strict=False))
                 yield {key: cell.replace(",", ".") for key, cell in row.items()} if separator == ";" else row
-
-
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    return map(_lower, parquet_rows(path))
-
-
-def _lower(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.strip().lower(): value for key, value in row.items()}
 
 
 def pictures_in(folder: Path) -> list[Path]:
