@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,13 +24,10 @@ _OF_ENVIRONMENTS = ("env_options", "policy", "actions", "info", "frame_skip", "p
 
 
 def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise BadInputError(f"--offset is wrong: got {text!r:.40}, expected seconds or auto")
-    return value
+    with suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    raise BadInputError(f"--offset is wrong: got {text!r:.40}, expected seconds or auto")
 
 
 def _part(text: str) -> tuple[int, int]:

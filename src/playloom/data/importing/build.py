@@ -33,6 +33,8 @@ from playloom.data.importing.recordings import (
     Recording,
     decode,
     decode_file,
+    sessions_of,
+    shard_of,
 )
 from playloom.data.importing.report import REPORT, write_report
 from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_runs, resample
@@ -116,10 +118,10 @@ def import_recordings(
     """Make a dataset of all recordings in or below a folder; resumes an interrupted call.
 
     With the shard (i, n) it has the i-th of n parts of the sessions, in the splits and with the mapping of all of them;
-    `join_datasets` makes one dataset of the parts.
+    `join_datasets` makes one dataset of the parts. With an encoder it is a token dataset, and the frames are never
+    stored. Recordings are decoded in `workers` processes (0: this one), or on a Ray `cluster` whose machines share the
+    file system; the bytes written are the same.
 
-    With an encoder it is a token dataset, and the frames are never stored. Recordings are decoded in `workers`
-    processes (0: this one), or on a Ray `cluster` whose machines share the file system; the bytes written are the same.
     With `report`, a data card and a report lie beside the dataset. A call that fails leaves nothing behind, unless the
     disk is full. When `out` holds the finished dataset of these recordings, it is opened. `progress` is called with the
     steps done and in all, `on_skip` with path and fault of each unusable recording; None: the first one is an error.
@@ -129,7 +131,7 @@ def import_recordings(
     build = _Build(Path(folder), Path(out), options, encoder, parallel, show, on_skip)
     found = Counter(recording.format for recording in recordings)
     build.notes.append(f"found: {', '.join(f'{name} ({count})' for name, count in sorted(found.items()))}")
-    ready, own = (build.out / INDEX).exists(), _shard(recordings, *shard)
+    ready, own = (build.out / INDEX).exists(), shard_of(recordings, *shard)
     if ready:
         build.check_finished(own)
     else:
@@ -166,15 +168,12 @@ class _Build:
             columns = tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
             self.notes += [f"state columns: {', '.join(columns)}"] if columns else []
             plans = [plan for plan in plans if plan.recording.path in own]
-            total, encoder = sum(plan.steps for plan in plans), self.encoder
+            total, encoder, (height, width) = sum(plan.steps for plan in plans), self.encoder, self.options.frame_size
             if encoder is None:
-                height, width = self.options.frame_size
                 writer = FrameDataset.create(self.out, total, height=height, width=width, state_columns=columns)
             else:
-                name = encoder.fingerprint
-                writer = TokenDataset.create(
-                    self.out, total, slots=encoder.slots, tokenizer=name, state_columns=columns
-                )
+                codes: dict[str, Any] = {"slots": encoder.slots, "tokenizer": encoder.fingerprint}
+                writer = TokenDataset.create(self.out, total, state_columns=columns, **codes)
             try:
                 writer.finish(self._write(writer, plans, columns))
             except StorageError:  # a full disk and Ctrl-C keep what was done
@@ -376,20 +375,6 @@ def _input(
     return resample(clock.correct(recording.changes(controls)), runs, controls, mapping.dead_zone)
 
 
-def _sessions(recordings: Sequence[Recording]) -> list[Path]:
-    """The session of every recording; its path where there is one session."""
-    sessions = [recording.session for recording in recordings]
-    return sessions if len(set(sessions)) > 1 else [recording.path for recording in recordings]
-
-
-def _shard(recordings: Sequence[Recording], number: int, parts: int) -> list[Recording]:
-    sessions = _sessions(recordings)
-    own = set(list(dict.fromkeys(sessions))[number - 1 :: parts])
-    if not own:
-        raise RecordingError(f"part {number} of {parts} is empty: there are {len(set(sessions))} sessions")
-    return [recording for recording, session in zip(recordings, sessions, strict=True) if session in own]
-
-
 def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:
     """Give every session its split, every recording where there is one session; a single one keeps its last tenth."""
     if split is None and len(plans) == 1:
@@ -397,7 +382,7 @@ def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:
         train_T = np.arange(steps) < steps - max(1, steps // 10)
         last = [clip._replace(split="validation") for clip in cut_runs(clips, ~train_T, 1)]
         return [plans[0]._replace(clips=[*cut_runs(clips, train_T, 1), *last])]
-    sessions = _sessions([plan.recording for plan in plans])
+    sessions = sessions_of([plan.recording for plan in plans])
     names = list(dict.fromkeys(sessions))
     splits = {name: split or _KEPT.get(number % _CYCLE, "train") for number, name in enumerate(names)}
     if split is None and "validation" not in splits.values():

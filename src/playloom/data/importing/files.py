@@ -81,8 +81,9 @@ def video_pictures(path: Path, *, start: float | None = None, wanted_F: Times | 
             container.seek(int(start / stream.time_base), stream=stream)
         for packet in container.demux(stream):
             if wanted_F is not None and zero is not None and packet.pts is not None:
-                needed = _near((packet.pts - zero) * float(stream.time_base), wanted_F)
-                stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
+                time = (packet.pts - zero) * float(stream.time_base)
+                first, stop = np.searchsorted(wanted_F, [time - _BEFORE, time + _BEFORE])
+                stream.codec_context.skip_frame = "DEFAULT" if first < stop else "NONREF"
             for frame in packet.decode():
                 if frame.pts is not None:
                     zero = frame.pts if zero is None else zero
@@ -107,11 +108,6 @@ class VideoPicture(NamedTuple):
         if scale >= 1 or (height - least[0]) % 2 or (width - least[1]) % 2:  # the middle would be half a pixel off
             return np.asarray(self.frame.to_ndarray(format="rgb24"))
         return np.asarray(self.scaler.reformat(self.frame, width, height, "gbrp", interpolation="AREA").to_ndarray())
-
-
-def _near(time: float, times_F: Times) -> bool:
-    index = int(np.searchsorted(times_F, time - _BEFORE))
-    return index < len(times_F) and bool(times_F[index] <= time + _BEFORE)
 
 
 def load_picture(source: Path | bytes) -> NDArray[np.uint8]:

@@ -185,6 +185,21 @@ def check_sources(place: Path, controls: Iterable[str], sources: Sequence[str]) 
         )
 
 
+def sessions_of(recordings: Sequence[Recording]) -> list[Path]:
+    """Return the session of every recording; its path where there is one session."""
+    sessions = [recording.session for recording in recordings]
+    return sessions if len(set(sessions)) > 1 else [recording.path for recording in recordings]
+
+
+def shard_of(recordings: Sequence[Recording], number: int, parts: int) -> list[Recording]:
+    """Return the recordings of every `parts`-th session from the one of a number, from 1, on."""
+    sessions = sessions_of(recordings)
+    own = set(list(dict.fromkeys(sessions))[number - 1 :: parts])
+    if not own:
+        raise RecordingError(f"part {number} of {parts} is empty: there are {len(set(sessions))} sessions")
+    return [recording for recording, session in zip(recordings, sessions, strict=True) if session in own]
+
+
 class ClipEncoder(NamedTuple):
     """The tokenizer of an import that stores codes."""
 
