@@ -99,15 +99,17 @@ class VideoPicture(NamedTuple):
     scaler: Any
     """Common to the pictures of a video."""
 
-    def __call__(self, least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-        """Return its RGB values [H, W, 3], if possible reduced to means of areas for a crop to a height and width."""
-        size = self.frame.height, self.frame.width
-        least = least or size
-        scale = max(small / large for small, large in zip(least, size, strict=True))
-        height, width = (round(scale * large) for large in size)
-        if scale >= 1 or (height - least[0]) % 2 or (width - least[1]) % 2:  # the middle would be half a pixel off
+    def __call__(self, crop: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Return its RGB values [H, W, 3]; if possible only the middle, in means of areas of that height and width."""
+        whole = self.frame.height, self.frame.width
+        crop = crop or whole
+        scale = max(small / large for small, large in zip(crop, whole, strict=True))
+        height, width = (round(scale * large) for large in whole)
+        top, left = (height - crop[0]) // 2, (width - crop[1]) // 2
+        if scale >= 1 or (2 * top, 2 * left) != (height - crop[0], width - crop[1]):  # half a pixel off the middle
             return np.asarray(self.frame.to_ndarray(format="rgb24"))
-        return np.asarray(self.scaler.reformat(self.frame, width, height, "gbrp", interpolation="AREA").to_ndarray())
+        reduced = self.scaler.reformat(self.frame, width, height, "gbrp", interpolation="AREA")
+        return np.asarray(reduced.to_ndarray()[top : top + crop[0], left : left + crop[1]])
 
 
 def load_picture(source: Path | bytes) -> NDArray[np.uint8]:
