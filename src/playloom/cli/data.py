@@ -215,21 +215,20 @@ def _record_environment(given: Mapping[str, Any]) -> None:
 
     if not 0 < given["hours"] <= MAX_HOURS:
         raise BadInputError(f"--hours is wrong: got {given['hours']:g}, expected more than 0 and at most {MAX_HOURS:g}")
-    try:
+    options = None
+    with suppress(ValueError):
         options = json.loads(given["env_options"])
-    except ValueError:
-        options = None
     if not isinstance(options, dict):
         raise BadInputError(f"--env-options is wrong: got {given['env_options']:.60}, expected a JSON object")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # modules of --env and --policy may lie here
     sizes = preset(given["preset"]).tokenizer
-    names = None if given["info"] is None else [name.strip() for name in given["info"].split(",")]
+    info = None if given["info"] is None else tuple(filter(None, map(str.strip, given["info"].split(","))))
     recording = GymnasiumRecording(
         frame_size=(sizes.frame_height, sizes.frame_width),
         options=options,
         actions=None if given["actions"] is None else str(given["actions"]),
-        info=None if names is None else tuple(filter(None, names)),
+        info=info,
         **{name: given[name] for name in ("env", "policy", "resize", "frame_skip", "steps", "seed")},
     )
     frames, out = math.ceil(given["hours"] * 3600 * STEPS_PER_SECOND), given["out"]

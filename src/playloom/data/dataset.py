@@ -71,8 +71,12 @@ class DatasetWriter:
         self._head = {"kind": kind, "rows": total, "state_columns": list(state_columns), **extra}
         folder.mkdir(parents=True, exist_ok=True)
         self._spans = self._resume()
-        if not self._spans:
-            self._check_space()
+        need, free = total * sum(dtype.itemsize for dtype in self._columns.values()), shutil.disk_usage(folder).free
+        if not self._spans and need > free:
+            raise RecordingError(
+                f"{folder} needs {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; make room, or tokenise "
+                "the recordings without a frame dataset"
+            )
         self._offsets = {name: self._resize(name, "rb+" if self._spans else "wb") for name in self._columns}
 
     @property
@@ -175,15 +179,6 @@ class DatasetWriter:
         same = {key: index.get(key) for key in self._head} == self._head
         return {one["start"]: EpisodeSlice(**one) for one in index["episodes"]} if same else {}
 
-    def _check_space(self) -> None:
-        need = self.total * sum(dtype.itemsize for dtype in self._columns.values())
-        free = shutil.disk_usage(self.folder).free
-        if need > free:
-            raise RecordingError(
-                f"{self.folder} needs {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; "
-                "make room, or tokenise the recordings without a frame dataset"
-            )
-
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata after a JSON round trip, so that committed ones compare equal."""
@@ -267,19 +262,20 @@ def join_datasets(folder: Path, out: Path) -> FrameDataset | TokenDataset:
     places = {path.parent for name in (INDEX, JOURNAL) for path in folder.glob(f"*/{name}")}
     parts, clips, forms = [_read(place) for place in sorted(places)], dict[tuple[Path, int], Any](), []
     for index, data, common in parts:
-        clips |= {(Path(one.meta.get("take", "")), one.meta["first"]): (one, data, common) for one in common["spans"]}
+        columns = data, common["actions_FA"], common["states_FS"]
+        clips |= {(Path(one.meta.get("take", "")), one.meta["first"]): (one, columns) for one in common["spans"]}
         head = {key: value for key, value in index.items() if key not in ("rows", "episodes")}
         settings = {span.meta["settings"] for span in common["spans"]}
         forms.append((head, np.dtype((data.dtype, data.shape[1:])), settings))
-    total, start = sum(span.length for span, _, _ in clips.values()), 0
+    total, start = sum(span.length for span, _ in clips.values()), 0
     if not parts or forms.count(forms[0]) < len(forms) or total < sum(index["rows"] for index, _, _ in parts):
         raise RecordingError(f"{folder} does not hold each part of one import once; expected a folder for each")
     with folder_lock(out):
         writer = DatasetWriter(out, total=total, row=forms[0][1], **forms[0][0])
         for clip in sorted(clips):
-            span, data, common = clips[clip]
-            columns = (data, common["actions_FA"], common["states_FS"])
-            writer.append_episode(*(column[span.rows] for column in columns), span.meta, start=start)
+            span, (data, actions_FA, states_FS) = clips[clip]
+            rows = span.rows
+            writer.append_episode(data[rows], actions_FA[rows], states_FS[rows], span.meta, start=start)
             start += span.length
         writer.finish()
     return FrameDataset.open(out) if writer.kind == "frames" else TokenDataset.open(out)

@@ -5,9 +5,7 @@
 docs/dream.md lists the kinds. By default the last context step is the last frame of pictures and of dreams, and step
 `context` - 1, from 0, of everything else. Of a frame dataset and of a video, 50 true steps follow it.
 
-A file or folder comes before a prompt of the same name. The kind is detected by content, that of a video by its ending.
-`start_step` is the last context step, from 0; later frames are the true future. A video's log is one that `playloom
-import` reads without a mapping of its own.
+The kind is detected by content, that of a video by its ending. Frames after the context are the true future.
 
 A model's prompts lie in the folder `prompts` of its own folder. A prompt is `NAME.npz` (arrays `frames` [T, H, W, 3]
 uint8 and `actions` [T, 16] uint8, LZMA) with `NAME.json` (its origin).

@@ -8,10 +8,11 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import reduce
 from operator import and_
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +93,8 @@ def video_pictures(path: Path, *, start: float | None = None, wanted_F: Times | 
                         yield time, VideoPicture(frame, scaler)
 
 
-class VideoPicture(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class VideoPicture:
     """A decoded picture, not yet converted."""
 
     frame: Any
