@@ -263,9 +263,9 @@ def join_datasets(folder: Path, out: Path) -> FrameDataset | TokenDataset:
     parts, clips, forms = [_read(place) for place in sorted(places)], dict[tuple[Path, int], Any](), []
     for index, data, common in parts:
         columns = data, common["actions_FA"], common["states_FS"]
-        clips |= {(Path(one.meta.get("take", "")), one.meta["first"]): (one, columns) for one in common["spans"]}
+        clips |= {(Path(one.meta.get("take", "")), one.meta.get("first", 0)): (one, columns) for one in common["spans"]}
         head = {key: value for key, value in index.items() if key not in ("rows", "episodes")}
-        settings = {span.meta["settings"] for span in common["spans"]}
+        settings = {span.meta.get("settings") for span in common["spans"]}
         forms.append((head, np.dtype((data.dtype, data.shape[1:])), settings))
     total, start = sum(span.length for span, _ in clips.values()), 0
     if not parts or forms.count(forms[0]) < len(forms) or total < sum(index["rows"] for index, _, _ in parts):
