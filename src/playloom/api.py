@@ -17,7 +17,7 @@ from typing import Any
 from playloom.actions.codec import Schema
 from playloom.actions.script import Action, as_script
 from playloom.atomic_io import atomic_write
-from playloom.errors import CheckpointError, MissingExtraError
+from playloom.errors import CheckpointError, import_extra
 from playloom.games import render
 from playloom.inference.backend import BackendName
 from playloom.inference.engine import Engine
@@ -241,8 +241,4 @@ def _download(repo_id: str, options: Mapping[str, Any]) -> str:
 
 
 def _hub() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise MissingExtraError.of("huggingface_hub", "hub") from error
-    return huggingface_hub
+    return import_extra("huggingface_hub", "hub")

@@ -20,7 +20,9 @@ plain exceptions with a traceback.
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class PlayloomError(ValueError):
@@ -62,6 +64,14 @@ class MissingExtraError(PlayloomError):
     def of(cls, package: str, extra: str) -> MissingExtraError:
         """Return the error for a package of an extra."""
         return cls(f"{package} is not installed; get it with: pip install 'playloom[{extra}]'")
+
+
+def import_extra(module: str, extra: str) -> Any:
+    """Import a module of an optional package; MissingExtraError when it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError.of(module.partition(".")[0], extra) from error
 
 
 class ResourceError(PlayloomError):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,9 +13,9 @@ from playloom.actions.controller import CONTROLS
 
 
 def video_at(
-    path: Path, times: Sequence[float], levels: Sequence[int], size: tuple[int, int] = (48, 64), codec: str = "libx264"
+    path: Path, times: Sequence[float], levels: Sequence[Any], size: tuple[int, int] = (48, 64), codec: str = "libx264"
 ) -> Path:
-    """Write one grey picture (0 to 255) for each time in seconds."""
+    """Write one picture, of one grey level (0 to 255) or its values, for each time in seconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=60, options={"threads": "1"})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,44 +24,42 @@ _OF_ENVIRONMENTS = ("env_options", "policy", "actions", "info", "frame_skip", "p
 
 
 def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise BadInputError(f"--offset is wrong: got {text!r:.40}, expected seconds or auto")
-    return value
+    with suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    raise BadInputError(f"--offset is wrong: got {text!r:.40}, expected seconds or auto")
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, parts = text.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise BadInputError(f"--shard is wrong: got {text!r:.40}, expected I/N with I from 1 to N, or join")
+    return int(number), int(parts)
 
 
 def reading(
     resize: common.Resize = "crop",
     mask: Annotated[
-        list[str] | None,
-        typer.Option(metavar="X,Y,W,H", help="Rectangle in pixels to make black; may be repeated."),
+        list[str] | None, typer.Option(metavar="X,Y,W,H", help="Rectangle in pixels to make black; may be repeated.")
     ] = None,
     recording_format: Annotated[
-        str,
-        typer.Option("--format", help="auto, or a format in docs/own_game.md: video, vpt, lerobot ..."),
+        str, typer.Option("--format", help="auto, or a format in docs/own_game.md: video, vpt, lerobot ...")
     ] = "auto",
     mapping: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="wasd-mouse, xinput, controller, vpt, opencs2 or a TOML file; repeatable. Default: by format."
-        ),
+        list[str] | None, typer.Option(help="wasd-mouse, xinput, ... or TOML files. Default: by format.")
     ] = None,
     offset: Annotated[
-        str | None,
+        str,
         typer.Option(
             metavar="SECONDS|auto",
-            help="Seconds to add to the times of the input; auto: find them in the pictures' motion. Default: 0, and "
-            "auto where the start of a log is not known.",
+            help="Seconds to add to the times of the input; auto: find them in the pictures' motion.",
+            show_default="0, and auto where the start of a log is not known",
         ),
-    ] = None,
+    ] = "",
     rate: Annotated[float, typer.Option(help="Rows per second of data without times (Minari).")] = 10.0,
     schema: common.Schema = "named",
     split: Annotated[
-        Literal["train", "validation", "test"] | None,
-        typer.Option(help="Split of all recordings; default: some go to validation and test."),
+        Literal["train", "validation", "test"] | None, typer.Option(help="Split of all recordings; default: all three.")
     ] = None,
 ) -> None:
     """Options of the readers of recordings."""
@@ -70,16 +69,15 @@ def reading(
 def import_command(
     *,
     recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, LeRobot ...")],
-    out: Annotated[
-        Path, typer.Option(callback=common.own_folder, help="Folder of the data set, for `train --data`.")
-    ] = Path("data"),
+    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder of the data set.")] = Path("data"),
     preset: Annotated[str, typer.Option(help="Model sizes that decide the frame size.")] = "arena-live",
     reading: dict[str, Any],
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Store codes of this model or tokenizer run, and never the frames.")
-    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Store codes of this model or tokenizer, not frames.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode recordings; 0: this one.")] = 0,
     cluster: Annotated[bool, typer.Option("--cluster", help="Decode on a Ray cluster with a shared disk.")] = False,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N|join", help="Import part I of N; join: join the parts, folders in RECORDINGS.")
+    ] = "1/1",
     report: Annotated[bool, typer.Option(help="Write card.md and report.html into the folder of the data set.")] = True,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 instead of 1 if anything was skipped.")] = False,
 ) -> None:
@@ -90,6 +88,12 @@ def import_command(
     from playloom.data.importing.build import check_folder, import_recordings
 
     check_folder(recordings)  # before torch is imported
+    if shard == "join":
+        from playloom.data.dataset import join_datasets
+
+        _print_imported(join_datasets(recordings, out), out, tokenizer, report=False)
+        return
+    parallel: dict[str, Any] = {"workers": workers, "cluster": cluster, "shard": _part(shard)}
     skipped: list[str] = []
     left = f"the same command continues: {out}"
     with common.progress("importing", "frames") as bar, common.stopping(left, after_step=False):
@@ -100,47 +104,37 @@ def import_command(
             from playloom.training.artifacts import clip_encoder
 
             sizes, encoder = clip_encoder(tokenizer, 1 if workers or cluster else None)
-        options = _import_options((sizes.frame_height, sizes.frame_width), **reading)
+        options, on_skip = _import_options((sizes.frame_height, sizes.frame_width), reading), skipped.append
         store, notes = import_recordings(
-            recordings,
-            out,
-            options,
-            encoder=encoder,
-            workers=workers,
-            cluster=cluster,
-            report=report,
-            progress=bar,
-            on_skip=skipped.append,
+            recordings, out, options, encoder=encoder, report=report, progress=bar, on_skip=on_skip, **parallel
         )
     for note in notes:
         typer.echo(note)
-    for sentence in skipped:
-        typer.echo(f"skipped: {sentence}", err=True)
     _print_imported(store, out, tokenizer, report)
-    if skipped:
-        raise typer.Exit(2 if strict else common.SKIPPED)
+    _end(skipped, 2 if strict else common.SKIPPED)
 
 
-def _import_options(
-    frame_size: tuple[int, int],
-    *,
-    mask: list[str] | None,
-    mapping: list[str] | None,
-    offset: str | None,
-    recording_format: str,
-    **rest: Any,
-) -> ImportOptions:
+def _import_options(frame_size: tuple[int, int], given: dict[str, Any]) -> ImportOptions:
     from playloom.data.importing.recordings import ImportOptions
 
+    offset = given.pop("offset")
     return ImportOptions(
         frame_size=frame_size,
-        masks=tuple(common.rectangle(text, "--mask") for text in mask or ()),
-        mapping=tuple(mapping or ()),
-        offset=0.0 if offset is None or offset == "auto" else _seconds(offset),
-        estimate_clock=None if offset is None else offset == "auto",
-        format=recording_format,
-        **rest,
+        masks=tuple(common.rectangle(text, "--mask") for text in given.pop("mask") or ()),
+        mapping=tuple(given.pop("mapping") or ()),
+        offset=0.0 if offset in ("", "auto") else _seconds(offset),
+        estimate_clock=offset == "auto" if offset else None,
+        format=given.pop("recording_format"),
+        **given,
     )
+
+
+def _end(skipped: Sequence[str], code: int) -> None:
+    """Print what was skipped, and exit with a code if anything was."""
+    for sentence in skipped:
+        typer.echo(f"skipped: {sentence}", err=True)
+    if skipped:
+        raise typer.Exit(code)
 
 
 def _print_imported(store: FrameDataset | TokenDataset, out: Path, tokenizer: str | None, report: bool) -> None:
@@ -164,14 +158,10 @@ def _print_imported(store: FrameDataset | TokenDataset, out: Path, tokenizer: st
 def record_command(
     call: typer.Context,
     hours: Annotated[float, typer.Option(help="Hours of play, at 10 steps per second; at most 1000.")] = 1.0,
-    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder for the episodes.")] = Path(
-        "recordings"
-    ),
+    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder of the episodes.")] = Path("recordings"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next episodes count up.")] = 0,
     processes: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
-    steps: Annotated[
-        int, typer.Option(min=1, help="Length of an episode in steps of 0.1 s; with --env the longest.")
-    ] = 600,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of 0.1 s in an episode; with --env the most.")] = 600,
     env: Annotated[
         str | None, typer.Option(metavar="ID", help="A Gymnasium environment, ID or module:ID. Default: the arena.")
     ] = None,
@@ -181,15 +171,9 @@ def record_command(
     policy: Annotated[
         str, typer.Option(help="random, or module:function from an observation and a NumPy generator to an action.")
     ] = "random",
-    actions: Annotated[
-        Path | None, typer.Option(help="TOML file: mapping of the environment's actions to controls.")
-    ] = None,
-    info: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="Numbers of info to record. Default: all numbers.")
-    ] = None,
-    frame_skip: Annotated[
-        int | None, typer.Option(min=1, help="Environment steps a frame. Default: by its render_fps.")
-    ] = None,
+    actions: Annotated[Path | None, typer.Option(help="TOML file that maps the environment's actions.")] = None,
+    info: Annotated[str | None, typer.Option(metavar="NAME,...", help="Numbers of info to keep; default: all.")] = None,
+    frame_skip: Annotated[int | None, typer.Option(min=1, help="Environment steps a frame; default: by rate.")] = None,
     preset: Annotated[str, typer.Option(help="Model sizes that decide the frame size.")] = "arena-live",
     resize: common.Resize = "crop",
     as_json: common.Json = False,
@@ -231,37 +215,32 @@ def _record_environment(given: Mapping[str, Any]) -> None:
 
     if not 0 < given["hours"] <= MAX_HOURS:
         raise BadInputError(f"--hours is wrong: got {given['hours']:g}, expected more than 0 and at most {MAX_HOURS:g}")
-    try:
+    options = None
+    with suppress(ValueError):
         options = json.loads(given["env_options"])
-    except ValueError:
-        options = None
     if not isinstance(options, dict):
         raise BadInputError(f"--env-options is wrong: got {given['env_options']:.60}, expected a JSON object")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # modules of --env and --policy may lie here
     sizes = preset(given["preset"]).tokenizer
-    names = None if given["info"] is None else [name.strip() for name in given["info"].split(",")]
+    info = None if given["info"] is None else tuple(filter(None, map(str.strip, given["info"].split(","))))
     recording = GymnasiumRecording(
         frame_size=(sizes.frame_height, sizes.frame_width),
         options=options,
         actions=None if given["actions"] is None else str(given["actions"]),
-        info=None if names is None else tuple(filter(None, names)),
+        info=info,
         **{name: given[name] for name in ("env", "policy", "resize", "frame_skip", "steps", "seed")},
     )
     frames, out = math.ceil(given["hours"] * 3600 * STEPS_PER_SECOND), given["out"]
     left = f"the same command continues: {out}"
     with common.progress("recording", "frames") as bar, common.stopping(left, after_step=False):
         recorded = record_environment(out, recording, frames, processes=given["processes"], progress=bar)
-    skipped = list(recorded.skipped)
     frames, count = len(recorded.dataset), len(recorded.dataset.spans)
     if given["as_json"]:
-        common.print_json({"folder": out, "episodes": count, "frames": frames, "skipped": skipped})
+        common.print_json({"folder": out, "episodes": count, "frames": frames, "skipped": recorded.skipped})
     else:
         typer.echo("\n".join((*recorded.notes, f"{frames} frames of {common.count(count, 'episode')}: {out}")))
-    for sentence in skipped:
-        typer.echo(f"skipped: {sentence}", err=True)
-    if skipped:
-        raise typer.Exit(common.SKIPPED)
+    _end(recorded.skipped, common.SKIPPED)
 
 
 def view_command(
@@ -269,16 +248,13 @@ def view_command(
     recording: Annotated[
         Path, typer.Argument(help="An episode (.npz or .json), a folder of them, or (for prompts) a frame store.")
     ],
-    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder for pictures and videos.")] = Path(
-        "out/view"
-    ),
+    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder of the results.")] = Path("out/view"),
     episodes: Annotated[int, typer.Option(min=1, help="How many of a folder's episodes to show.")] = 1,
     every: Annotated[int, typer.Option(min=1, help="Steps between two pictures of the sheet.")] = 10,
     verify: Annotated[bool, typer.Option(help="Compare the frames with the recorded hash.")] = True,
     figures: Annotated[bool, typer.Option(help="Only print statistics of the players.")] = False,
     select_prompts: Annotated[
-        int | None,
-        typer.Option(min=1, help="Only save this many prompts from a frame store's test episodes."),
+        int | None, typer.Option(min=1, help="Only save this many prompts from a frame store's test episodes.")
     ] = None,
 ) -> None:
     """Render a recording with the drawn controller: a contact sheet and a video."""
@@ -302,10 +278,7 @@ def view_command(
             if len(paths) == 1:
                 raise
             skipped.append(str(error) if str(path) in str(error) else f"{path}: {error}")
-    for line in skipped:
-        typer.echo(f"skipped: {line}", err=True)
-    if skipped:
-        raise typer.Exit(2)
+    _end(skipped, 2)
 
 
 def _select_prompts(data: Path, out: Path, count: int) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS
+from playloom.atomic_io import folder_lock
 from playloom.errors import RecordingError, StorageError
 from playloom.json_io import read_json, write_json
 
@@ -70,8 +71,12 @@ class DatasetWriter:
         self._head = {"kind": kind, "rows": total, "state_columns": list(state_columns), **extra}
         folder.mkdir(parents=True, exist_ok=True)
         self._spans = self._resume()
-        if not self._spans:
-            self._check_space()
+        need, free = total * sum(dtype.itemsize for dtype in self._columns.values()), shutil.disk_usage(folder).free
+        if not self._spans and need > free:
+            raise RecordingError(
+                f"{folder} needs {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; make room, or tokenise "
+                "the recordings without a frame dataset"
+            )
         self._offsets = {name: self._resize(name, "rb+" if self._spans else "wb") for name in self._columns}
 
     @property
@@ -174,15 +179,6 @@ class DatasetWriter:
         same = {key: index.get(key) for key in self._head} == self._head
         return {one["start"]: EpisodeSlice(**one) for one in index["episodes"]} if same else {}
 
-    def _check_space(self) -> None:
-        need = self.total * sum(dtype.itemsize for dtype in self._columns.values())
-        free = shutil.disk_usage(self.folder).free
-        if need > free:
-            raise RecordingError(
-                f"{self.folder} needs {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; "
-                "make room, or tokenise the recordings without a frame dataset"
-            )
-
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata after a JSON round trip, so that committed ones compare equal."""
@@ -261,11 +257,36 @@ class TokenDataset(_Dataset):
         return DatasetWriter(Path(folder), "tokens", total_frames, row, state_columns, tokenizer=tokenizer)
 
 
-def _read(folder: Path, kind: str) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any]]:
+def join_datasets(folder: Path, out: Path) -> FrameDataset | TokenDataset:
+    """Join the parts of one import, each in a folder of its own, into one dataset; RecordingError if they differ."""
+    places = {path.parent for name in (INDEX, JOURNAL) for path in folder.glob(f"*/{name}")}
+    parts, clips, forms = [_read(place) for place in sorted(places)], dict[tuple[Path, int], Any](), []
+    for index, data, common in parts:
+        columns = data, common["actions_FA"], common["states_FS"]
+        clips |= {(Path(one.meta.get("take", "")), one.meta.get("first", 0)): (one, columns) for one in common["spans"]}
+        head = {key: value for key, value in index.items() if key not in ("rows", "episodes")}
+        settings = {span.meta.get("settings") for span in common["spans"]}
+        forms.append((head, np.dtype((data.dtype, data.shape[1:])), settings))
+    total, start = sum(span.length for span, _ in clips.values()), 0
+    if not parts or forms.count(forms[0]) < len(forms) or total < sum(index["rows"] for index, _, _ in parts):
+        raise RecordingError(f"{folder} does not hold each part of one import once; expected a folder for each")
+    with folder_lock(out):
+        writer = DatasetWriter(out, total=total, row=forms[0][1], **forms[0][0])
+        for clip in sorted(clips):
+            span, (data, actions_FA, states_FS) = clips[clip]
+            rows = span.rows
+            writer.append_episode(data[rows], actions_FA[rows], states_FS[rows], span.meta, start=start)
+            start += span.length
+        writer.finish()
+    return FrameDataset.open(out) if writer.kind == "frames" else TokenDataset.open(out)
+
+
+def _read(folder: Path, kind: str | None = None) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any]]:
     if not (folder / INDEX).exists():
         state = "unfinished" if (folder / JOURNAL).exists() else "not a dataset"
         raise RecordingError(f"{folder} is {state} (no {INDEX}); prepare it first")
     index = read_json(folder / INDEX, RecordingError, "prepare the dataset again")
+    kind = kind or str(index.get("kind"))
     if index.get("kind") != kind:
         raise RecordingError(f"{folder} is a dataset of another kind: got {index.get('kind')}, expected {kind}")
     columns = {}

@@ -6,7 +6,6 @@ second. Sources: huggingface.co/docs/lerobot (dataset format v3.0), minari.faram
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from playloom.actions.controller import CONTROLS
 from playloom.atomic_io import atomic_folder
 from playloom.data.dataset import INDEX, FrameDataset, Progress
 from playloom.data.recording import STATE_COLUMNS, Render, list_episodes, load_episode
-from playloom.errors import MissingExtraError, RecordingError
+from playloom.errors import RecordingError, import_extra
 from playloom.json_io import write_json
 from playloom.media.clips import DREAM_NAMES, clips_below, npz_names, read_clip, read_dream_clip
 from playloom.media.video import write_mp4
@@ -113,7 +112,7 @@ class _Minari(_Writer):
     """Writer of Minari: observations are the pictures, T + 1 for T steps; numbers go to `infos`."""
 
     def add(self, episode: ExportEpisode) -> None:
-        h5py = _optional("h5py")
+        h5py = import_extra("h5py", "import")
         terminated, truncated = (episode.outcome(name)[:-1] > 0 for name in OUTCOMES[1:])
         truncated[-1] |= not terminated[-1]  # an episode ends with its last step
         with h5py.File(self.folder / "main_data.hdf5", "a", track_order=True) as file:
@@ -212,14 +211,7 @@ class _LeRobot(_Writer):
 
 
 def _write_table(path: Path, columns: Mapping[str, Any]) -> None:
-    pa, parquet = _optional("pyarrow"), _optional("pyarrow.parquet")
+    pa, parquet = (import_extra(name, "import") for name in ("pyarrow", "pyarrow.parquet"))
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: pa.array(list(values) if np.ndim(values) == 2 else values) for name, values in columns.items()}
     parquet.write_table(pa.table(arrays), path)
-
-
-def _optional(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError.of(module, "import") from error

@@ -27,17 +27,13 @@ def motions(frames_THWC: NDArray[np.uint8], chunk: int = 64) -> Floats:
     """Measure the motion between uint8 RGB frames, float32 [T - 1, 2 BANDS + 1]: pixels, and degrees; see `MOTIONS`."""
     parts = []
     for first in range(0, len(frames_THWC) - 1, chunk):
-        grey_THW = _grey(frames_THWC[first : first + chunk + 1])
+        grey_THW = frames_THWC[first : first + chunk + 1].mean(-1, dtype=np.float32)
         scale = 2 if grey_THW.shape[-1] >= 128 else 1
         grey_THW = _halved(grey_THW) if scale == 2 else grey_THW
         grey_TBhw = _bands(grey_THW)
         pixels_TC = _shifts(grey_TBhw[:-1], grey_TBhw[1:]).reshape(len(grey_THW) - 1, -1) * scale
         parts.append(np.concatenate([pixels_TC, _rotations(grey_THW)[:, None]], axis=1))
     return np.concatenate(parts).astype(np.float32)
-
-
-def _grey(frames_THWC: NDArray[np.uint8]) -> Floats:
-    return frames_THWC.mean(-1, dtype=np.float32)
 
 
 def _halved(grey_THW: Floats) -> Floats:
@@ -120,7 +116,8 @@ def small_motions(frames_THWC: NDArray[np.uint8], chunk: int = 64) -> Floats:
     """
     parts = []
     for first in range(0, len(frames_THWC) - 1, chunk):
-        smooth = _blurred(_blurred(_halved(_grey(frames_THWC[first : first + chunk + 1]))))
+        grey_THW = frames_THWC[first : first + chunk + 1].mean(-1, dtype=np.float32)
+        smooth = _blurred(_blurred(_halved(grey_THW)))
         mean, change = (smooth[1:] + smooth[:-1]) / 2, smooth[:-1] - smooth[1:]
         down, across = np.gradient(mean, axis=(1, 2))
         rows, columns = mean.shape[1:]

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import starmap
 from typing import Any, TypeVar
 
-from playloom.errors import MissingExtraError, ResourceError
+from playloom.errors import ResourceError, import_extra
 
 R = TypeVar("R")
 _KILLED = "ended before its work was done (memory?); the same command continues, perhaps with fewer workers"
@@ -58,10 +58,7 @@ def _ahead(submitted: Iterable[Any], ahead: int, result: Callable[[Any], R]) -> 
 
 
 def _on_ray(function: Callable[..., R], jobs: Iterable[tuple[Any, ...]]) -> Generator[R, None, None]:
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingExtraError.of("ray", "cluster") from error
+    ray = import_extra("ray", "cluster")
     started = not ray.is_initialized()
     if started:
         ray.init(log_to_driver=False)

@@ -2,24 +2,10 @@
 
     prompt = load_prompt("plaza-explorer", context=10, frame_size=(180, 300))
 
-===========================  ===========================================================  ================
-spec                         content                                                      default
-===========================  ===========================================================  ================
-a folder of pictures         sorted by name (2 before 10), with an optional `actions.csv` the last picture
-one picture                  a context of one step                                        that picture
-`.npz` with images, actions  a clip of the published dataset                              context - 1
-a clip's folder or its npz   context and frames of an earlier run, without watermarks     the last frame
-a frame dataset's folder     its first validation episode, else its first one (50 steps)  context - 1
-`FOLDER/N`                   episode N, from 0, of the frame dataset in FOLDER            context - 1
-a video                      10 pictures per second, with the input of its log if any     context - 1
-an episode (.npz or .json)   a recording of `playloom record`; needs `render`             context - 1
-`NAME`                       a prompt of the model, else a bundled one                    context - 1
-`bundled:NAME`               a bundled prompt                                             context - 1
-===========================  ===========================================================  ================
+docs/dream.md lists the kinds. By default the last context step is the last frame of pictures and of dreams, and step
+`context` - 1, from 0, of everything else. Of a frame dataset and of a video, 50 true steps follow it.
 
-A file or folder comes before a prompt of the same name. The kind is detected by content, that of a video by its ending.
-`start_step` is the last context step, from 0; later frames are the true future. A video's log is one that `playloom
-import` reads without a mapping of its own.
+The kind is detected by content, that of a video by its ending. Frames after the context are the true future.
 
 A model's prompts lie in the folder `prompts` of its own folder. A prompt is `NAME.npz` (arrays `frames` [T, H, W, 3]
 uint8 and `actions` [T, 16] uint8, LZMA) with `NAME.json` (its origin).
@@ -146,7 +132,7 @@ def load_prompt(
     render: Render | None = None,
     model: Path | None = None,
 ) -> PromptData:
-    """Load a prompt of any kind in the table above.
+    """Load a prompt of any kind in docs/dream.md.
 
     Recordings must have `context` steps; pictures may be fewer. Frames of another size than `frame_size` (H, W) are
     resized, with a note. `schema` is that of the `actions.csv` in a folder of pictures, `start_step` the last context

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from playloom.atomic_io import ensure_writable
 from playloom.data.importing.mapping import read_mapping
 from playloom.data.importing.resample import MOUSE, PAUSED, InputChange
-from playloom.errors import BadInputError, ConfigError, MissingExtraError, RecordingError, StorageError
+from playloom.errors import BadInputError, ConfigError, RecordingError, StorageError, import_extra
 from playloom.games.capture_input import Pad, PynputInput, Rectangle, X11Input, X11Window, open_display
 
 MAX_FPS = 240
@@ -128,10 +128,7 @@ def capture(
 
 
 def _open_screen() -> Any:
-    try:
-        import mss
-    except ImportError as error:
-        raise MissingExtraError.of("mss", "capture") from error
+    mss = import_extra("mss", "capture")
     try:
         return mss.MSS()
     except mss.ScreenShotError as error:

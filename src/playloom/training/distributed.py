@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from playloom.device import pick_device, set_threads
-from playloom.errors import MissingExtraError
+from playloom.errors import import_extra
 from playloom.models.transformer.transformer import Block
 from playloom.training.task import Batch, LoopConfig
 
@@ -48,10 +48,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
 def make_fabric(config: LoopConfig) -> Any:
     """Return a launched fabric: one device, or one per process under torchrun."""
-    try:
-        import lightning_fabric
-    except ImportError as error:
-        raise MissingExtraError.of("lightning-fabric", "train") from error
+    lightning_fabric = import_extra("lightning_fabric", "train")
     kind = torch.device(pick_device(config.device)).type
     if kind == "cpu":
         set_threads(config.threads)

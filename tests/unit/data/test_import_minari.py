@@ -1,4 +1,4 @@
-"""Datasets of Minari, written by Minari itself."""
+"""Datasets of Minari in its three forms, written by Minari itself."""
 
 import json
 
@@ -20,7 +20,7 @@ def store(tmp_path, monkeypatch):
     """Write episodes (observations, actions) into a dataset, and return its root."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "in"))
 
-    def write(observation_space, action_space, episodes, ends="terminations"):
+    def write(observation_space, action_space, episodes, ends="terminations", form="hdf5"):
         buffers = []
         for number, (observations, actions) in enumerate(episodes):
             steps = len(actions)
@@ -32,7 +32,11 @@ def store(tmp_path, monkeypatch):
             )
         with pytest.warns(UserWarning):
             minari.create_dataset_from_buffers(
-                "toy/game-v0", buffers, observation_space=observation_space, action_space=action_space
+                "toy/game-v0",
+                buffers,
+                observation_space=observation_space,
+                action_space=action_space,
+                data_format=form,
             )
         return tmp_path / "in"
 
@@ -53,16 +57,24 @@ LARGE = spaces.Box(0, 255, (36, 48, 3), np.uint8)
 """Minari stores pictures from 32 x 32 on as JPEG."""
 
 
-def test_rows_are_steps_with_rewards_ends_and_the_last_picture(store, tmp_path):
-    space = spaces.Dict({"pixels": LARGE, "player": spaces.Dict({"health": spaces.Box(0, 1, (1,))})})
+@pytest.mark.parametrize("form", ["hdf5", "arrow", "parquet"])
+def test_rows_are_steps_with_rewards_ends_and_the_last_picture(store, tmp_path, form):
+    player = {"health": spaces.Box(0, 1, (1,)), "place": spaces.Tuple([spaces.Box(0, 9, (2,)), spaces.Text(5)])}
+    space = spaces.Dict({"pixels": LARGE, "player": spaces.Dict(player)})
     observations = [
-        {"pixels": pictures(count, LARGE), "player": {"health": np.linspace(1, 0, count, dtype=np.float32)[:, None]}}
+        {
+            "pixels": pictures(count, LARGE),
+            "player": {
+                "health": np.linspace(1, 0, count, dtype=np.float32)[:, None],
+                "place": (np.arange(2 * count, dtype=np.float32).reshape(count, 2), ["north"] * count),
+            },
+        }
         for count in (5, 4)
     ]
     observations[1]["pixels"][1, ::2] += 9  # so that the JPEG files are not equally long, and stored in another form
     observations[1]["pixels"][1, 1::2] -= 9
     actions = [np.array([1, 1, 0, 2]), np.array([2, 0, 1])]
-    root = store(space, spaces.Discrete(3), list(zip(observations, actions, strict=True)))
+    root = store(space, spaces.Discrete(3), list(zip(observations, actions, strict=True)), form=form)
     asked = options(tmp_path, 'left_stick_x = { action_1 = 1, action_2 = -1 }\nbutton_A = "action_0"')
     assert [recording.format for recording in find_recordings(root, asked)] == ["minari"] * 2
     dataset, _ = import_recordings(root, tmp_path / "out", asked)
@@ -79,13 +91,15 @@ def test_rows_are_steps_with_rewards_ends_and_the_last_picture(store, tmp_path):
     assert dataset.column("reward") == pytest.approx([0.25, 0.25, 0.25, 5, nan, 0.25, 0.25, 5, nan], nan_ok=True)
     assert dataset.column("terminated") == pytest.approx([0, 0, 0, 1, nan, 0, 0, 1, nan], nan_ok=True)
     assert dataset.column("truncated") == pytest.approx([0, 0, 0, 0, nan, 0, 0, 0, nan], nan_ok=True)
+    assert dataset.column("player_place__index_0_1").tolist() == [1, 3, 5, 7, 9, 1, 3, 5, 7]
     assert dataset.column("player_health") == pytest.approx([1, 0.75, 0.5, 0.25, 0, 1, 2 / 3, 1 / 3, 0])
 
 
-def test_a_rate_makes_steps_of_several_rows(store, tmp_path):
+@pytest.mark.parametrize("form", ["hdf5", "arrow"])
+def test_a_rate_makes_steps_of_several_rows(store, tmp_path, form):
     actions = np.zeros((12, 2), np.float32)
     actions[:, 0], actions[4, 1] = 0.5, 1
-    root = store(SMALL, spaces.Box(-1, 1, (2,)), [(pictures(13, SMALL), actions)], ends="truncations")
+    root = store(SMALL, spaces.Box(-1, 1, (2,)), [(pictures(13, SMALL), actions)], "truncations", form)
     asked = options(tmp_path, 'right_stick_x = { action_0 = 2 }\ntrigger_RT = "action_1"', rate=30)
     dataset, _ = import_recordings(root, tmp_path / "out", asked)
     assert levels_of(dataset.frames_FHWC) == [0, 30, 60, 90, 120]
@@ -114,7 +128,10 @@ def test_what_cannot_be_used_is_named(store, tmp_path):
         import_recordings(root, tmp_path / "out", asked)
     (metadata,) = root.rglob("metadata.json")
     metadata.write_text(json.dumps({"action_space": "{"}), encoding="utf-8")
-    with pytest.raises(RecordingError, match=r"main_data\.hdf5 cannot be read"):
+    with pytest.raises(RecordingError, match="game-v0/data cannot be read"):
+        import_recordings(root, tmp_path / "out", asked)
+    metadata.write_text(json.dumps({"action_space": '{"type": "Text"}'}), encoding="utf-8")
+    with pytest.raises(RecordingError, match="game-v0/data has actions of the space Text; expected Discrete"):
         import_recordings(root, tmp_path / "out", asked)
     with pytest.raises(BadInputError, match="the rate is wrong: got 0"):
         ImportOptions(frame_size=(12, 16), rate=0)

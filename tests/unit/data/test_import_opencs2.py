@@ -10,6 +10,7 @@ from pyarrow import parquet
 from import_toys import levels_of, named_controls, video_at
 from playloom.data.importing.build import find_recordings, import_recordings
 from playloom.data.importing.recordings import ImportOptions
+from playloom.data.sampler import step_labels
 from playloom.errors import RecordingError
 
 OPTIONS = ImportOptions(frame_size=(12, 16), split="train")
@@ -61,6 +62,25 @@ def test_buttons_turns_and_death(tmp_path, text):
     assert dataset.column("health").tolist() == [100] * 4 + [40] * 12
     shown = [round((level - 20) / 4) for level in levels_of(dataset.frames_FHWC)]
     assert np.abs(np.array(shown) - np.arange(16)).max() <= 1  # 32 pictures a second have none at most ticks
+
+
+def test_kills_of_opponents_are_rewards(tmp_path):
+    place = tmp_path / "rounds" / "match_id=7" / "map_name=de_dust2"
+    for player in (3, 4):
+        round_at(place / "round=02" / f"player={player:02}", ticks(1, health=lambda t: 100), 1)
+    kill = {"match_id": 7, "map_name": "de_dust2", "round": 2, "attacker_player_slot": 3, "attacker_side": "ct"}
+    kill |= {"victim_side": "t", "tick": 9000 + 16}
+    others = [{"match_id": 8}, {"map_name": "de_nuke"}, {"round": 3}, {"attacker_player_slot": None}]
+    others += [{"victim_side": "ct"}, {"tick": 9000 + 20}, {"tick": 9000 + 60}]
+    (tmp_path / "events").mkdir()
+    kills = pa.Table.from_pylist([kill, *({**kill, **other} for other in others)])
+    parquet.write_table(kills, tmp_path / "events" / "kills.parquet")
+    dataset, _ = import_recordings(place, tmp_path / "out", OPTIONS)
+    assert dataset.state_columns == ("health", "reward", "terminated")
+    rewards = [dataset.column("reward")[span.rows].tolist() for span in dataset.spans]
+    assert rewards == [[0, 0, 1, 1, 0, 0, 0, 0, 0, 1], [0] * 10]
+    labels = step_labels(dataset)["reward"][:10]
+    assert labels == pytest.approx([0, 0, 1, 1, 0, 0, 0, 0, 0, float("nan")], nan_ok=True)
 
 
 def test_a_missing_column_is_named(tmp_path):

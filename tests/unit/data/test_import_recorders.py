@@ -178,13 +178,14 @@ def test_what_is_wrong_with_an_owamcap_is_named(tmp_path):
     ("package", "files"),
     [
         ("mcap.reader", ["a.mcap"]),
-        ("pyarrow", ["ticks.parquet", "video.mp4"]),
+        ("pyarrow.dataset", ["ticks.parquet", "video.mp4"]),
         ("h5py", ["main_data.hdf5", "metadata.json"]),
     ],
 )
 def test_a_missing_package_is_named(tmp_path, monkeypatch, package, files):
     for name in files:
-        (tmp_path / name).write_text("{}", encoding="utf-8")
+        text = json.dumps({"action_space": '{"type": "Box"}'})
+        (tmp_path / name).write_text(text, encoding="utf-8")
     if "video.mp4" in files:
         video_at(tmp_path / "video.mp4", TIMES, [50] * 20)
     monkeypatch.setitem(sys.modules, package, None)

@@ -212,6 +212,19 @@ def test_masks_are_black_and_pictures_are_area_averages(tmp_path):
     assert (frame[10:, 0] // 10 == 9).all() or (frame[10:, 0] // 10 == 10).all()  # half of it is masked
 
 
+@pytest.mark.parametrize("width", [108, 102])  # the middle of the second begins in the middle of a mean
+def test_pictures_are_means_of_areas_reduced_while_they_are_converted_or_later(tmp_path, width):
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(255, 0, 72))
+    colours = np.stack([across, down, np.full_like(down, 90)], axis=-1).astype(np.uint8)
+    video_at(tmp_path / "a.mkv", [0], [colours], (72, width))
+    _, load = next(video_pictures(tmp_path / "a.mkv"))
+    assert load(OPTIONS.frame_size).shape == ((12, 16, 3) if width == 108 else (72, 102, 3))
+    left = (width - 96) // 2
+    wanted = colours[:, left : left + 96].reshape(12, 6, 16, 6, 3).mean((1, 3))
+    for found in (OPTIONS.reduce(load, ()), OPTIONS.reduce(lambda: load(), ())):
+        assert found.shape == (12, 16, 3) and np.abs(found - wanted).mean() < 2
+
+
 def test_what_is_wrong_is_named(tmp_path):
     for name, log, error, fault in [
         ("text", "time,key,down\n0.1,w,1\nsoon,w,0\n", RecordingError, "a.csv row 2, time: got 'soon'"),

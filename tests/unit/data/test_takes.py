@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from playloom.actions.codec import REST_VALUES
 from playloom.cli.app import app
-from playloom.data.dataset import FrameDataset
+from playloom.data.dataset import FrameDataset, join_datasets
 from playloom.data.importing.build import find_recordings, import_recordings
 from playloom.data.importing.recordings import ImportOptions
 from playloom.errors import ActionError, BadInputError, RecordingError
@@ -154,6 +154,40 @@ def test_a_finished_import_is_there_already(tmp_path):
     said = playloom(*words)
     assert "evaluate" in said and "train tokenizer" not in said
     assert playloom(*words) == said
+
+
+def test_parts_of_an_import_join_to_the_same_bytes(tmp_path):
+    for number in range(11):
+        clip_at(tmp_path / "in" / f"{number:02}.npz", 3, number)
+    words = ("import", tmp_path / "in", "--preset", "tiny", "--no-report", "--out")
+    playloom(*words, tmp_path / "whole")
+    for number in (2, 1, 2):  # a finished part is there already
+        playloom(*words, tmp_path / "parts" / str(number), "--shard", f"{number}/2")
+    assert len(FrameDataset.open(tmp_path / "parts" / "2").spans) == 5
+    said = playloom("import", tmp_path / "parts", "--shard", "join", "--out", tmp_path / "joined")
+    assert "validation: 3 frames of 1 clip\n" in said
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert names == {path.name for path in (tmp_path / "joined").iterdir()}
+    assert all((tmp_path / "whole" / name).read_bytes() == (tmp_path / "joined" / name).read_bytes() for name in names)
+
+
+def test_what_cannot_be_a_part_is_named(tmp_path):
+    clip_at(tmp_path / "in" / "0.npz", 3)
+    with pytest.raises(RecordingError, match="part 2 of 2 is empty: there are 1 sessions"):
+        import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, shard=(2, 2))
+    for text in ("0/2", "3/2", "2", "a/b"):
+        wrong = CliRunner().invoke(app, ["import", str(tmp_path / "in"), "--shard", text])
+        assert isinstance(wrong.exception, BadInputError) and "--shard is wrong" in str(wrong.exception)
+    with pytest.raises(RecordingError, match="not hold each part of one import once"):
+        join_datasets(tmp_path, tmp_path / "out")
+    for name in "ab":
+        import_recordings(tmp_path / "in", tmp_path / "parts" / name, OPTIONS)
+    with pytest.raises(RecordingError, match="not hold each part of one import once"):
+        join_datasets(tmp_path / "parts", tmp_path / "out")
+    clip_at(tmp_path / "parts" / "1.npz", 3)
+    import_recordings(tmp_path / "parts", tmp_path / "parts" / "b2", replace(OPTIONS, offset=1.0))
+    with pytest.raises(RecordingError, match="not hold each part of one import once"):
+        join_datasets(tmp_path / "parts", tmp_path / "out")
 
 
 def test_a_failed_import_leaves_nothing(tmp_path):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -33,12 +33,15 @@ from playloom.data.importing.recordings import (
     Recording,
     decode,
     decode_file,
+    sessions_of,
+    shard_of,
 )
 from playloom.data.importing.report import REPORT, write_report
 from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_runs, resample
 from playloom.data.importing.video_log import VideoLog
 from playloom.data.parallel import map_ordered
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
+from playloom.media.images import fit_picture
 
 _READERS = (OwaMcap, OwlControl, Vpt, OpenCs2, OpenP2p, NitroGen, LeRobot, Minari, PictureFolder, NpzClip, VideoLog)
 FORMATS: Mapping[str, type[Recording]] = {reader.format: reader for reader in _READERS}
@@ -107,14 +110,18 @@ def import_recordings(
     encoder: ClipEncoder | None = None,
     workers: int = 0,
     cluster: bool = False,
+    shard: tuple[int, int] = (1, 1),
     report: bool = False,
     progress: Progress | None = None,
     on_skip: Callable[[str], None] | None = None,
 ) -> Imported:
     """Make a dataset of all recordings in or below a folder; resumes an interrupted call.
 
-    With an encoder it is a token dataset, and the frames are never stored. Recordings are decoded in `workers`
-    processes (0: this one), or on a Ray `cluster` whose machines share the file system; the bytes written are the same.
+    With the shard (i, n) it has the i-th of n parts of the sessions, in the splits and with the mapping of all of them;
+    `join_datasets` makes one dataset of the parts. With an encoder it is a token dataset, and the frames are never
+    stored. Recordings are decoded in `workers` processes (0: this one), or on a Ray `cluster` whose machines share the
+    file system; the bytes written are the same.
+
     With `report`, a data card and a report lie beside the dataset. A call that fails leaves nothing behind, unless the
     disk is full. When `out` holds the finished dataset of these recordings, it is opened. `progress` is called with the
     steps done and in all, `on_skip` with path and fault of each unusable recording; None: the first one is an error.
@@ -124,11 +131,11 @@ def import_recordings(
     build = _Build(Path(folder), Path(out), options, encoder, parallel, show, on_skip)
     found = Counter(recording.format for recording in recordings)
     build.notes.append(f"found: {', '.join(f'{name} ({count})' for name, count in sorted(found.items()))}")
-    ready = (build.out / INDEX).exists()
+    ready, own = (build.out / INDEX).exists(), shard_of(recordings, *shard)
     if ready:
-        build.check_finished(recordings)
+        build.check_finished(own)
     else:
-        build.make(recordings)
+        build.make(recordings, {recording.path for recording in own})
     dataset = build.open()
     if report and not (ready and (build.out / REPORT).exists()):
         names = {build.name(recording): recording for recording in recordings}
@@ -155,20 +162,18 @@ class _Build:
     def open(self) -> FrameDataset | TokenDataset:
         return FrameDataset.open(self.out) if self.encoder is None else TokenDataset.open(self.out)
 
-    def make(self, recordings: Sequence[Recording]) -> None:
+    def make(self, recordings: Sequence[Recording], own: Container[Path]) -> None:
         plans = self._plan(recordings)
         with folder_lock(self.out):
             columns = tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
             self.notes += [f"state columns: {', '.join(columns)}"] if columns else []
-            total, encoder = sum(plan.steps for plan in plans), self.encoder
+            plans = [plan for plan in plans if plan.recording.path in own]
+            total, encoder, (height, width) = sum(plan.steps for plan in plans), self.encoder, self.options.frame_size
             if encoder is None:
-                height, width = self.options.frame_size
                 writer = FrameDataset.create(self.out, total, height=height, width=width, state_columns=columns)
             else:
-                name = encoder.fingerprint
-                writer = TokenDataset.create(
-                    self.out, total, slots=encoder.slots, tokenizer=name, state_columns=columns
-                )
+                codes: dict[str, Any] = {"slots": encoder.slots, "tokenizer": encoder.fingerprint}
+                writer = TokenDataset.create(self.out, total, state_columns=columns, **codes)
             try:
                 writer.finish(self._write(writer, plans, columns))
             except StorageError:  # a full disk and Ctrl-C keep what was done
@@ -202,7 +207,8 @@ class _Build:
                     mapping = self.mappings.setdefault(names, read_mapping(names))
                     runs = find_runs(recording.times_F)
                     input_TC = _input(recording, mapping, runs, ClockCorrection())
-                    _, change = self.options.reduce(next(recording.pictures())[1](), recording.masks)
+                    picture_HWC = next(recording.pictures())[1]()
+                    _, change = fit_picture(picture_HWC, self.options.frame_size, self.options.resize)
                     clock = self._clock(recording, mapping, runs, input_TC)
                     input_TC = _input(recording, mapping, runs, clock) if clock != ClockCorrection() else input_TC
                 clips = cut_runs(runs, input_TC[:, -1] == 0)
@@ -376,8 +382,7 @@ def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:
         train_T = np.arange(steps) < steps - max(1, steps // 10)
         last = [clip._replace(split="validation") for clip in cut_runs(clips, ~train_T, 1)]
         return [plans[0]._replace(clips=[*cut_runs(clips, train_T, 1), *last])]
-    sessions = [plan.recording.session for plan in plans]
-    sessions = sessions if len(set(sessions)) > 1 else [plan.recording.path for plan in plans]
+    sessions = sessions_of([plan.recording for plan in plans])
     names = list(dict.fromkeys(sessions))
     splits = {name: split or _KEPT.get(number % _CYCLE, "train") for number, name in enumerate(names)}
     if split is None and "validation" not in splits.values():

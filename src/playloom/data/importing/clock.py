@@ -148,7 +148,7 @@ def _measure(recording: Recording, run: Run) -> _Moved | None:
             break
         if not times or time - times[-1] >= 1 / _RATE - PICTURE_SLACK:
             times.append(time)
-            frames.append(options.reduce(load(), recording.masks)[0])
+            frames.append(options.reduce(load, recording.masks))
     count = len(times) - 1
     if count < _PAST + 2:
         return None

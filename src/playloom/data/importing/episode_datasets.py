@@ -27,7 +27,7 @@ from playloom.data.importing.files import (
 from playloom.data.importing.mapping import control_name
 from playloom.data.importing.recordings import Change, ImportOptions, Recording, check_sources
 from playloom.data.importing.resample import STATE
-from playloom.errors import MissingExtraError, PlayloomError, RecordingError
+from playloom.errors import PlayloomError, RecordingError, import_extra
 from playloom.json_io import read_json
 
 _VERSIONS = ("v2.0", "v2.1", "v3.0")
@@ -37,6 +37,7 @@ _FEATURES = {
     "terminated": "terminated", "next.truncated": "truncated", "truncated": "truncated",
 }  # fmt: skip
 _OUTCOMES = {"rewards": "reward", "terminations": "terminated", "truncations": "truncated"}
+_ACTIONS = ("Discrete", "MultiDiscrete", "MultiBinary", "Box")  # spaces
 _JPEG = b"\xff\xd8"
 _MOST_STATES = 64  # observations of more numbers are left out
 
@@ -56,24 +57,40 @@ class _Unreadable(Recording):
 
 
 class _Episode(Recording):
-    index: ClassVar[str]
-    """File of a dataset, below its folder."""
+    index: ClassVar[Sequence[str]]
+    """Patterns of files of a dataset, below its folder."""
 
     @classmethod
     def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
         """Return all episodes of the datasets in or below a folder."""
         found: list[Recording] = []
-        for file in folder.rglob(cls.index):
+        for root in {file.parents[name.count("/")] for name in cls.index for file in folder.rglob(name)}:
             try:
-                with reading(file):
-                    found += cls._read(file, options)
+                with reading(root):
+                    found += cls._read(root, options)
             except PlayloomError as error:
-                found.append(_Unreadable(file, options, error))
+                found.append(_Unreadable(root, options, error))
         return found
 
     @classmethod
     @abstractmethod
-    def _read(cls, file: Path, options: ImportOptions) -> list[Recording]: ...
+    def _read(cls, root: Path, options: ImportOptions) -> list[Recording]: ...
+
+    @cached_property
+    @abstractmethod
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        """Controls and, with `STATE` before their names, state columns; the last row of these may be missing."""
+
+    @property
+    def state_columns(self) -> Sequence[str]:
+        """Rewards, ends, and numbers of the observations."""
+        return [name.removeprefix(STATE) for name in self._columns if name.startswith(STATE)]
+
+    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
+        check_sources(self.path, (name for name in self._columns if not name.startswith(STATE)), sources)
+        for row, time in enumerate(self.times_F.tolist()):
+            known = ((name, values_T) for name, values_T in self._columns.items() if row < len(values_T))
+            yield from ((time, name, float(values_T[row])) for name, values_T in known)
 
 
 @dataclass(frozen=True)
@@ -93,11 +110,11 @@ class LeRobot(_Episode):
     episode: Mapping[str, Any]
     """Row of the episode in `meta`."""
 
-    format, index = "lerobot", "meta/info.json"
+    format, index = "lerobot", ("meta/info.json",)
 
     @classmethod
-    def _read(cls, file: Path, options: ImportOptions) -> list[Recording]:
-        root, info = file.parents[1], read_json(file, RecordingError, "get the dataset again")
+    def _read(cls, root: Path, options: ImportOptions) -> list[Recording]:
+        info = read_json(root / "meta" / "info.json", RecordingError, "get the dataset again")
         if "codebase_version" not in info:  # of another program
             return []
         rows = [(int(row["episode_index"]), row) for row in _episodes(root, info)]
@@ -114,11 +131,6 @@ class LeRobot(_Episode):
         return ("controller",) if self._own else super().mapping
 
     @property
-    def state_columns(self) -> Sequence[str]:
-        """Rewards, ends and `observation.state`."""
-        return [*self._outcomes.values(), *self._names(_STATE)]
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """A sentence where there are more cameras than one."""
         cameras = [*self._features("video"), *self._features("image")]
@@ -127,7 +139,7 @@ class LeRobot(_Episode):
     @cached_property
     def times_F(self) -> NDArray[np.float64]:
         """Times of the rows in seconds."""
-        return np.array([row["time"] for row in self._rows()], np.float64)
+        return np.array([row["frame_index"] for row in self._rows()]) / float(self.info["fps"])
 
     def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
         """Decode the part of the video, or the pictures in the rows."""
@@ -135,37 +147,32 @@ class LeRobot(_Episode):
             start = float(self.episode.get(f"videos/{key}/from_timestamp", 0.0))
             return video_pictures(self._file("video_path", key), start=start, wanted_F=wanted_F)
         for key in self._features("image"):
-            return ((row["time"], partial(_cell_picture, self.root, row[key])) for row in self._rows(key))
+            loads = (partial(_cell_picture, self.root, row[key]) for row in self._rows(key))
+            return zip(self.times_F.tolist(), loads, strict=True)
         raise RecordingError(f"{self.root} has no pictures: expected a feature of dtype video or image")
 
-    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
-        names, states = self._names("action"), self._names(_STATE)
-        numbered = [f"action_{number}" for number in range(len(names))]
-        check_sources(self.root, [*numbered, *names], sources)
-        kept = [_STATE] if states else []
-        for row in self._rows("action", *self._outcomes, *kept):
-            actions, state = (np.reshape(row.get(key, ()), -1).tolist() for key in ("action", _STATE))
-            values = [*zip(names, actions, strict=True), *zip(numbered, actions, strict=True)]
-            if self._own and self.options.schema == "named":
-                values = [(name, 0 - value if name.endswith("stick_y") else value) for name, value in values]
-            values += [(STATE + column, np.reshape(row[name], -1)[0]) for name, column in self._outcomes.items()]
-            values += [(STATE + name, value) for name, value in zip(states, state, strict=True)]
-            yield from ((row["time"], name, float(value)) for name, value in values)
-
     @cached_property
-    def _outcomes(self) -> Mapping[str, str]:
-        """State columns by feature; of features with the same meaning the first."""
-        present = {column: name for name, column in reversed(_FEATURES.items()) if name in self.info["features"]}
-        return {name: column for column, name in present.items()}
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        """Of features with the same meaning the first."""
+        outcomes = {column: name for name, column in reversed(_FEATURES.items()) if name in self.info["features"]}
+        features = [name for name in ("action", *outcomes.values(), _STATE) if name in self.info["features"]]
+        rows = [*self._rows(*features)]
+        tables = {name: np.reshape([row[name] for row in rows], (len(rows), -1)).T for name in features}
+        columns = {f"action_{number}": values_T for number, values_T in enumerate(tables["action"])}
+        for name, values_T in zip(self._names("action"), tables["action"], strict=True):
+            upside_down = self._own and self.options.schema == "named" and name.endswith("stick_y")
+            columns[name] = 0 - values_T if upside_down else values_T
+        columns |= {STATE + column: tables[name][0] for column, name in outcomes.items()}
+        states = zip(self._names(_STATE), tables.get(_STATE, ()), strict=True)
+        return columns | {STATE + name: values_T for name, values_T in states}
 
     @property
     def _own(self) -> bool:
         return set(self._names("action")) >= {control.name.lower() for control in CONTROLS}
 
     def _rows(self, *columns: str) -> Iterator[dict[str, Any]]:
-        where = "episode_index", int(self.episode["episode_index"])
-        for row in parquet_rows(self._file("data_path"), ["frame_index", *columns], where):
-            yield {**row, "time": row["frame_index"] / float(self.info["fps"])}  # timestamp has only 32 bits
+        where = {"episode_index": int(self.episode["episode_index"])}
+        return parquet_rows(self._file("data_path"), ["frame_index", *columns], where)
 
     def _file(self, template: str, key: str = "") -> Path:
         index, place = int(self.episode["episode_index"]), f"videos/{key}" if key else "data"
@@ -220,7 +227,7 @@ def _inside(root: Path, name: str) -> Path:
 
 @dataclass(frozen=True)
 class Minari(_Episode):
-    """An episode of a dataset of Minari: a folder with `main_data.hdf5` and `metadata.json`.
+    """An episode of a dataset of Minari: a folder with `metadata.json` and an HDF5 file, or Arrow or Parquet files.
 
     Source: minari.farama.org, dataset format. Row t has observation t, action t, and the reward and end that follow;
     the last observation has a row of its own, at rest. Pictures are uint8 observations, or those in a dictionary, which
@@ -231,106 +238,102 @@ class Minari(_Episode):
     `action_K` is 1 when a Discrete action is K, and `action_I_K` when number I of a MultiDiscrete action is K.
     """
 
-    group: str
-    """Group of the episode in the file."""
+    file: Path
+    """File of the episode, in HDF5 of all episodes."""
+    number: int
+    """Number of the episode."""
     space: Mapping[str, Any]
     """Action space of `metadata.json`."""
 
-    format, index = "minari", "main_data.hdf5"
+    format, index = "minari", ("main_data.hdf5", "*/part-0.arrow", "*/part-0.parquet")
 
     @classmethod
-    def _read(cls, file: Path, options: ImportOptions) -> list[Recording]:
-        metadata = read_json(file.with_name("metadata.json"), RecordingError, "get the dataset again")
-        with _opened(file) as data:
-            space = json.loads(metadata["action_space"])
-            numbers = [int(name.removeprefix("episode_")) for name in data if name.startswith("episode_")]
-        return [cls(file.with_name(f"episode_{k:06d}"), options, f"episode_{k}", space) for k in numbers]
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """The file of all episodes."""
-        return [self._data]
-
-    @property
-    def _data(self) -> Path:
-        return self.path.with_name(self.index)
-
-    @cached_property
-    def state_columns(self) -> Sequence[str]:
-        """Rewards, ends, and numbers of the observations."""
-        return [*_OUTCOMES.values(), *self._tables[1]]
+    def _read(cls, root: Path, options: ImportOptions) -> list[Recording]:
+        space, files = _space(root, "action"), {int(file.parent.name): file for file in root.glob("*/part-0.*")}
+        if space["type"] not in _ACTIONS:
+            raise RecordingError(f"{root} has actions of the space {space['type']}; expected {', '.join(_ACTIONS)}")
+        if (file := root / "main_data.hdf5").exists():
+            with import_extra("h5py", "import").File(file) as data:
+                files = {int(name.removeprefix("episode_")): file for name in data if name.startswith("episode_")}
+        return [cls(root / f"episode_{k:06d}", options, file, k, space) for k, file in files.items()]
 
     @cached_property
     def times_F(self) -> NDArray[np.float64]:
         """Times of the observations in seconds."""
-        return np.arange(len(self._tables[0]["rewards"]) + 1) / self.options.rate
+        return np.arange(len(self._columns[STATE + "reward"]) + 1) / self.options.rate
 
     def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
         """Read the observations one at a time."""
-        with _opened(self._data) as data:
-            pictures = next((d for d in _datasets(data[self.group]["observations"]) if _is_pictures(d)), None)
+        with self._opened() as columns:
+            pictures = next((one for _, one in _leaves(columns["observations"]) if _is_pictures(one)), None)
             if pictures is None:
                 raise RecordingError(f"{self.path} has no pictures among its observations; expected uint8 [T, H, W, 3]")
             for row, time in enumerate(self.times_F.tolist()):
                 cell = pictures[row]
                 yield time, partial(np.asarray, cell) if pictures.ndim == 4 else partial(load_picture, bytes(cell))
 
-    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
-        tables, states = self._tables
-        controls = _controls(self.space, tables["actions"])
-        check_sources(self.path, controls, sources)
-        outcomes = {STATE + column: tables[name] for name, column in _OUTCOMES.items()}
-        numbers = {STATE + name: values_T for name, values_T in states.items()}
-        for row, time in enumerate(self.times_F.tolist()):
-            last = row == len(tables["rewards"])
-            yield from ((time, name, 0.0 if last else float(values_T[row])) for name, values_T in controls.items())
-            known = numbers if last else {**outcomes, **numbers}
-            yield from ((time, name, float(values_T[row])) for name, values_T in known.items())
-
     @cached_property
-    def _tables(self) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-        with _opened(self._data) as data:
-            episode, states = data[self.group], dict[str, NDArray[Any]]()
-            for dataset in _datasets(episode["observations"]):
-                if not _is_pictures(dataset) and dataset.dtype.kind in "biuf" and dataset[0].size <= _MOST_STATES:
-                    name = control_name(dataset.name.partition("/observations")[2].strip("/").replace("/", "_"))
-                    columns = np.reshape(dataset[()], (len(dataset), -1)).T
-                    names = [f"{name or 'state'}_{k}" if len(columns) > 1 else name for k in range(len(columns))]
-                    states |= dict(zip(names, columns, strict=True))
-            return {name: episode[name][()] for name in ("actions", *_OUTCOMES)}, states
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        with self._opened() as columns:
+            found = {name: np.append(values_T, 0) for name, values_T in _controls(self.space, columns["actions"])}
+            for place, values in _leaves(columns["observations"]):
+                if not _is_pictures(values) and values.dtype.kind in "biuf" and values[0].size <= _MOST_STATES:
+                    name, parts = control_name("_".join(place)), np.reshape(values, (len(values), -1)).T
+                    names = [f"{name or 'state'}_{k}" if len(parts) > 1 else name for k in range(len(parts))]
+                    found |= {STATE + name: values_T for name, values_T in zip(names, parts, strict=True)}
+            return found | {STATE + column: np.array(columns[name]) for name, column in _OUTCOMES.items()}
+
+    @contextmanager
+    def _opened(self) -> Iterator[Mapping[str, Any]]:
+        """Arrays, datasets of HDF5, or trees of them."""
+        if self.file.suffix == ".hdf5":
+            with import_extra("h5py", "import").File(self.file) as data:
+                yield data[f"episode_{self.number}"]
+        else:
+            dataset, fs = (import_extra(f"pyarrow.{name}", "import") for name in ("dataset", "fs"))
+            files, columns = fs.LocalFileSystem(use_mmap=True), ["observations", "actions", *_OUTCOMES]
+            table = dataset.dataset(str(self.file), format=self.file.suffix[1:], filesystem=files).to_table(columns)
+            spaces = {"observations": _space(self.path.parent, "observation"), "actions": self.space}
+            whole = {name: _of_arrow(table[name].combine_chunks(), spaces.get(name, {})) for name in columns}
+            yield {name: column if name == "observations" else column[:-1] for name, column in whole.items()}
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtraError.of("h5py", "import") from error
-    with h5py.File(path) as data:
-        yield data
+def _space(root: Path, kind: str) -> dict[str, Any]:
+    metadata = read_json(root / "metadata.json", RecordingError, "get the dataset again")
+    return dict(json.loads(metadata[f"{kind}_space"]))
 
 
-def _datasets(node: Any) -> Iterator[Any]:
+def _of_arrow(column: Any, space: Mapping[str, Any]) -> Any:
+    """A column of Arrow in the form of HDF5."""
+    inner = space.get("subspaces")
+    if inner is not None:
+        spaces = inner if isinstance(inner, dict) else {f"_index_{k}": one for k, one in enumerate(inner)}
+        return {name: _of_arrow(column.field(name.removeprefix("_index_")), one) for name, one in spaces.items()}
+    if hasattr(column.type, "list_size"):
+        return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), *space["shape"])
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _leaves(node: Any, *place: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     if hasattr(node, "keys"):
         for name in node:
-            yield from _datasets(node[name])
+            yield from _leaves(node[name], *place, name)
     else:
-        yield node
+        yield place, node
 
 
-def _is_pictures(dataset: Any) -> bool:
-    if dataset.dtype.kind == "O" or (dataset.dtype == np.uint8 and dataset.ndim == 2):  # files of any or of one length
-        return bytes(dataset[0][:2]) == _JPEG
-    return dataset.dtype == np.uint8 and dataset.ndim == 4 and dataset.shape[3] == 3
+def _is_pictures(values: Any) -> bool:
+    if values.dtype.kind == "O" or (values.dtype == np.uint8 and values.ndim == 2):  # files of any or of one length
+        return not isinstance(values[0], str) and bytes(values[0][:2]) == _JPEG
+    return bool(values.dtype == np.uint8) and values.ndim == 4 and values.shape[3] == 3
 
 
-def _controls(space: Mapping[str, Any], actions: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def _controls(space: Mapping[str, Any], actions: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
     kind, actions_TD = space["type"], np.reshape(actions, (len(actions), -1))
     if kind == "Discrete":
-        return {f"action_{k}": actions_TD[:, 0] == k + space.get("start", 0) for k in range(space["n"])}
-    if kind == "MultiDiscrete":
-        sizes = np.ravel(space["nvec"]).tolist()
-        return {f"action_{i}_{k}": actions_TD[:, i] == k for i, size in enumerate(sizes) for k in range(size)}
-    if kind in ("Box", "MultiBinary"):
-        return {f"action_{i}": actions_TD[:, i] for i in range(actions_TD.shape[1])}
-    raise RecordingError(f"the actions are a {kind} space; expected Discrete, MultiDiscrete, MultiBinary or Box")
+        yield from ((f"action_{k}", actions_TD[:, 0] == k + space.get("start", 0)) for k in range(space["n"]))
+    elif kind == "MultiDiscrete":
+        for i, size in enumerate(np.ravel(space["nvec"]).tolist()):
+            yield from ((f"action_{i}_{k}", actions_TD[:, i] == k) for k in range(size))
+    else:
+        yield from ((f"action_{i}", values_T) for i, values_T in enumerate(actions_TD.T))

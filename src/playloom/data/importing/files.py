@@ -8,7 +8,9 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from playloom.errors import MissingExtraError, PictureError, PlayloomError, RecordingError
+from playloom.errors import PictureError, PlayloomError, RecordingError, import_extra
 from playloom.media.images import read_picture
 
-Frame = tuple[float, Callable[[], NDArray[np.uint8]]]
+Load = Callable[[], NDArray[np.uint8]]
+Frame = tuple[float, Load]
 """Time of a picture in seconds, and a function that returns its RGB values [H, W, 3]."""
 Times = NDArray[np.float64]
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov")
@@ -69,6 +72,9 @@ def video_pictures(path: Path, *, start: float | None = None, wanted_F: Times | 
     times, others may be left out: those that no other picture refers to are not decoded. RecordingError when the video
     is damaged; its earlier pictures are given before.
     """
+    from av.video.reformatter import VideoReformatter
+
+    scaler = VideoReformatter()  # takes a while to prepare for a size
     with _opened(path) as (container, stream):
         stream.thread_type = "AUTO"
         zero = None if start is None else start / float(stream.time_base)
@@ -76,19 +82,36 @@ def video_pictures(path: Path, *, start: float | None = None, wanted_F: Times | 
             container.seek(int(start / stream.time_base), stream=stream)
         for packet in container.demux(stream):
             if wanted_F is not None and zero is not None and packet.pts is not None:
-                needed = _near((packet.pts - zero) * float(stream.time_base), wanted_F)
-                stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
+                time = (packet.pts - zero) * float(stream.time_base)
+                first, stop = np.searchsorted(wanted_F, [time - _BEFORE, time + _BEFORE])
+                stream.codec_context.skip_frame = "DEFAULT" if first < stop else "NONREF"
             for frame in packet.decode():
                 if frame.pts is not None:
                     zero = frame.pts if zero is None else zero
                     time = (frame.pts - zero) * float(stream.time_base)
                     if time >= -_BEFORE:
-                        yield time, partial(frame.to_ndarray, format="rgb24")
+                        yield time, VideoPicture(frame, scaler)
 
 
-def _near(time: float, times_F: Times) -> bool:
-    index = int(np.searchsorted(times_F, time - _BEFORE))
-    return index < len(times_F) and bool(times_F[index] <= time + _BEFORE)
+@dataclass(frozen=True, eq=False)
+class VideoPicture:
+    """A decoded picture, not yet converted."""
+
+    frame: Any
+    scaler: Any
+    """Common to the pictures of a video."""
+
+    def __call__(self, crop: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Return its RGB values [H, W, 3]; if possible only the middle, in means of areas of that height and width."""
+        whole = self.frame.height, self.frame.width
+        crop = crop or whole
+        scale = max(small / large for small, large in zip(crop, whole, strict=True))
+        height, width = (round(scale * large) for large in whole)
+        top, left = (height - crop[0]) // 2, (width - crop[1]) // 2
+        if scale >= 1 or (2 * top, 2 * left) != (height - crop[0], width - crop[1]):  # half a pixel off the middle
+            return np.asarray(self.frame.to_ndarray(format="rgb24"))
+        reduced = self.scaler.reformat(self.frame, width, height, "gbrp", interpolation="AREA")
+        return np.asarray(reduced.to_ndarray()[top : top + crop[0], left : left + crop[1]])
 
 
 def load_picture(source: Path | bytes) -> NDArray[np.uint8]:
@@ -112,10 +135,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Give number, from 1, and cells by lower-case column of every row; RecordingError when it is damaged or empty."""
     number = 0
-    read = {".jsonl": _jsonl, ".parquet": _parquet}.get(path.suffix, _csv)
+    read = {".jsonl": _jsonl, ".parquet": parquet_rows}.get(path.suffix, _csv)
     with reading(path):
         for number, row in enumerate(read(path), 1):
-            yield number, row
+            yield number, {key.strip().lower(): value for key, value in row.items()}
     if not number:
         raise RecordingError(f"{path} holds no row; record it again")
 
@@ -133,14 +156,12 @@ def to_number(cell: Any) -> float:
 
 
 def parquet_rows(
-    path: Path, columns: Sequence[str] | None = None, where: tuple[str, int] | None = None
+    path: Path, columns: Sequence[str] | None = None, where: Mapping[str, int] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Give the rows of a Parquet file, of some columns, and only those that have a value in a column."""
-    try:
-        from pyarrow import compute, dataset
-    except ImportError as error:
-        raise MissingExtraError.of("pyarrow", "import") from error
-    chosen = compute.field(where[0]) == where[1] if where else None
+    """Give the rows of a Parquet file, of some columns, and only those that have these values in other columns."""
+    dataset = import_extra("pyarrow.dataset", "import")
+    tests = (dataset.field(name) == value for name, value in (where or {}).items())
+    chosen = reduce(and_, tests) if where else None
     with reading(path):
         table = dataset.dataset(path, format="parquet")
         for batch in table.to_batches(columns=columns, filter=chosen, batch_size=1024):
@@ -155,26 +176,18 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     row = json.loads(line)
                     if not isinstance(row, dict):
                         raise ValueError(f"got {line.strip():.40}, expected a JSON object in every line")
-                yield _lower(row)
+                yield row
 
 
 def _csv(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         head = file.readline()
         separator = next((mark for mark in ";\t" if mark in head and "," not in head), ",")
-        names = [name.strip().lower() for name in next(csv.reader([head], delimiter=separator), [])]
+        names = next(csv.reader([head], delimiter=separator), [])
         for cells in csv.reader(file, delimiter=separator):
             if cells:
                 row = dict(zip(names, cells, strict=False))
                 yield {key: cell.replace(",", ".") for key, cell in row.items()} if separator == ";" else row
-
-
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    return map(_lower, parquet_rows(path))
-
-
-def _lower(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.strip().lower(): value for key, value in row.items()}
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ _VPT_BUTTONS = ("mouse_left", "mouse_right", "mouse_middle")
 _ATTACK = 0
 _MOST_COUNTS = 1200  # turn the camera of VPT by 180 degrees
 _TURNS = {"delta_yaw": ("mouse_dx", -1.0), "delta_pitch": ("mouse_dy", 1.0)}  # yaw grows to the left, pitch downwards
+_CS2_STATES = ("health", "armor")
 _P2P_VIDEOS = ("video.mp4", "192x192.mp4")
 _P2P_MOUSE = {"0": "mouse_left", "1": "mouse_right", "2": "mouse_middle"}
 _P2P_PAD = {
@@ -107,8 +108,9 @@ class OpenCs2(Recording):
 
     Source: dataset card of huggingface.co/datasets/blanchon/opencs2_dataset. The video has 32 pictures a second, the
     ticks 64 rows, which begin with it. `active` has the held buttons. Turns of the view become `mouse_dx` and
-    `mouse_dy`, in degrees. The tick of death is `terminated`; what follows the next picture is a cut. Names and places
-    are not read.
+    `mouse_dy`, in degrees. The tick of death is `terminated`; what follows the next picture is a cut. With the table
+    `events/kills.parquet` in a folder above, `reward` is the number of opponents that the player killed. The columns of
+    that table are not in the card, but known from programs that read it. Names and places are not read.
     """
 
     format, parts, mappings = "opencs2", ("ticks.parquet", "video.mp4"), ("opencs2",)
@@ -125,20 +127,34 @@ class OpenCs2(Recording):
 
     @cached_property
     def state_columns(self) -> Sequence[str]:
-        """Death, and health and armor where the ticks have them."""
-        first = next(parquet_rows(self.path / self.parts[0]), {})
-        return ["terminated", *(name for name in ("health", "armor") if name in first)]
+        """Death, kills where there is a table of them, and health and armor where the ticks have them."""
+        first, rewarded = next(parquet_rows(self.path / self.parts[0]), {}), self._kills is not None
+        return ["terminated", *["reward"] * rewarded, *(name for name in _CS2_STATES if name in first)]
+
+    @cached_property
+    def _kills(self) -> Counter[int] | None:
+        """Kills of the player by tick; None: there is no table of them."""
+        tables = (place / "events" / "kills.parquet" for place in self.path.parents)
+        if (table := next((table for table in tables if table.is_file()), None)) is None:
+            return None
+        place = dict(part.split("=", 1) for part in self.path.parts if "=" in part)
+        sides, match = ("attacker_side", "victim_side"), ("match_id", "map_name")
+        where = {"round": int(place["round"]), "attacker_player_slot": int(place["player"])}
+        rows = [row for row in parquet_rows(table, ["tick", *sides, *match], where) if row[sides[0]] != row[sides[1]]]
+        return Counter(row["tick"] for row in rows if all(str(row[name]) == place[name] for name in match))
 
     def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
         """Input is unknown from the second step after the death on."""
-        held, time, death, states = set[str](), -math.inf, math.inf, self.state_columns[1:]
+        held, time, death, kills = set[str](), -math.inf, math.inf, self._kills
+        states = [name for name in _CS2_STATES if name in self.state_columns]
         yield time, PAUSED, 1
-        for row in parquet_rows(self.path / self.parts[0], ["t", "is_alive", "active", *_TURNS, *states]):
+        for row in parquet_rows(self.path / self.parts[0], ["t", "tick", "is_alive", "active", *_TURNS, *states]):
             time = float(row["t"])
             keys = set(re.findall(r"\w+", str(row["active"] or "").lower()))  # a list, or a text
             values = [(key, float(key in keys)) for key in sorted(keys ^ held)]
             values += [(name, sign * float(row[column] or 0)) for column, (name, sign) in _TURNS.items()]
             values += [(STATE + name, float(row[name])) for name in states]
+            values += [] if kills is None else [(STATE + "reward", float(kills[row["tick"]]))]
             if time >= death + 2 * STEP:
                 break
             yield time, PAUSED, 0

@@ -1,12 +1,4 @@
-"""Mappings of keys, mouse and pad to the sixteen controls, as TOML files.
-
-    dead_zone = 0.1            # of sticks; default 0
-    counts_for_full = 60       # mouse counts in 0.1 s that are full stick; default: fitted to the recordings
-    [controls]
-    left_stick_y = { w = 1, s = -1 }
-    right_stick_x = { mouse_dx = 1 }
-    button_A = "space"
-    trigger_RT = ["mouse_left", "e"]
+"""Mappings of keys, mouse and pad to the sixteen controls, as TOML files; docs/own_game.md has an example.
 
 Each entry of `controls` is a control (+y is forward and up) and its sources with their weights, or names of sources of
 weight 1. The values of sources times weights are added and clipped to the control's range.

@@ -17,7 +17,7 @@ from playloom.data.importing.files import VIDEO_ENDINGS, Frame, Times, reading, 
 from playloom.data.importing.mapping import virtual_key, wheel
 from playloom.data.importing.recordings import Change, Recording
 from playloom.data.importing.resample import PAUSED
-from playloom.errors import MissingExtraError, RecordingError
+from playloom.errors import RecordingError, import_extra
 
 _PAD = {
     1: "button_a", 2: "button_b", 4: "button_y", 5: "button_x", 7: "skill_1", 8: "skill_2", 11: "pad_back",
@@ -162,13 +162,9 @@ class OwaMcap(Recording):
         return np.maximum.accumulate(np.array(rows) / 1e9)
 
     def _messages(self, *topics: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
-        try:
-            from mcap.reader import make_reader
-        except ImportError as error:
-            raise MissingExtraError.of("mcap", "import") from error
-        empty = True
+        mcap, empty = import_extra("mcap.reader", "import"), True
         with reading(self.path), self.path.open("rb") as file:
-            for _, channel, message in make_reader(file).iter_messages(topics=list(topics)):
+            for _, channel, message in mcap.make_reader(file).iter_messages(topics=list(topics)):
                 content = json.loads(message.data)
                 if channel.topic == "screen" and "media_ref" not in content:
                     raise RecordingError(f"{self.path} is of an old version; convert it with: owl mcap migrate")

@@ -18,7 +18,9 @@ from playloom.actions.controller import CONTROLS
 from playloom.data.importing.files import (
     ACTIONS_FILE,
     Frame,
+    Load,
     Times,
+    VideoPicture,
     load_picture,
     pictures_in,
     reading,
@@ -74,14 +76,16 @@ class ImportOptions:
         if not 0.1 <= self.rate <= 1000:
             raise BadInputError(f"the rate is wrong: got {self.rate:g}, expected 0.1 to 1000 rows a second")
 
-    def reduce(self, frame_HWC: NDArray[np.uint8], masks: Sequence[Rectangle]) -> tuple[NDArray[np.uint8], str | None]:
-        """Return a picture in the size of the dataset, RGB, with more masks, and what was changed by that."""
+    def reduce(self, load: Load, masks: Sequence[Rectangle]) -> NDArray[np.uint8]:
+        """Return a picture, RGB, in the size of the dataset, with more masks."""
         masks = (*self.masks, *masks)
-        if masks:
-            frame_HWC = frame_HWC.copy()
+        if self.resize == "crop" and not masks and isinstance(load, VideoPicture):
+            frame_HWC = load(self.frame_size)  # a faster way
+        else:
+            frame_HWC = load().copy() if masks else load()
         for x, y, width, height in masks:
             frame_HWC[y : y + height, x : x + width] = 0
-        return fit_picture(frame_HWC, self.frame_size, self.resize, area=True)
+        return fit_picture(frame_HWC, self.frame_size, self.resize, area=True)[0]
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,21 @@ def check_sources(place: Path, controls: Iterable[str], sources: Sequence[str]) 
         )
 
 
+def sessions_of(recordings: Sequence[Recording]) -> list[Path]:
+    """Return the session of every recording; its path where there is one session."""
+    sessions = [recording.session for recording in recordings]
+    return sessions if len(set(sessions)) > 1 else [recording.path for recording in recordings]
+
+
+def shard_of(recordings: Sequence[Recording], number: int, parts: int) -> list[Recording]:
+    """Return the recordings of every `parts`-th session from the one of a number, from 1, on."""
+    sessions = sessions_of(recordings)
+    own = set(list(dict.fromkeys(sessions))[number - 1 :: parts])
+    if not own:
+        raise RecordingError(f"part {number} of {parts} is empty: there are {len(set(sessions))} sessions")
+    return [recording for recording, session in zip(recordings, sessions, strict=True) if session in own]
+
+
 class ClipEncoder(NamedTuple):
     """The tokenizer of an import that stores codes."""
 
@@ -238,7 +257,7 @@ def _frames(recording: Recording, clips: Sequence[Run]) -> Iterator[NDArray[np.u
     wanted_F = times_F[np.unique(np.maximum(last_T, 0))]
     for latest in last_pictures(recording.pictures(wanted_F), clips) if clips else ():
         if latest is not load:
-            load, (reduced_HWC, _) = latest, recording.options.reduce(latest(), recording.masks)
+            load, reduced_HWC = latest, recording.options.reduce(latest, recording.masks)
         yield reduced_HWC
 
 

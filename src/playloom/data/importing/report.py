@@ -107,14 +107,9 @@ def write_report(
 
 def _summary(dataset: FrameDataset | TokenDataset, recordings: Mapping[str, Recording]) -> Table:
     used = [recordings[take] for take in dict.fromkeys(span.meta["take"] for span in dataset.spans)]
-    if isinstance(dataset, FrameDataset):
-        data: NDArray[Any] = dataset.frames_FHWC
-        form = f"frames of {data.shape[2]} x {data.shape[1]} pixels"
-    else:
-        data, form = (
-            dataset.tokens_FN,
-            f"{dataset.tokens_FN.shape[1]} codes a frame, of the tokenizer {dataset.tokenizer}",
-        )
+    data: NDArray[Any] = dataset.frames_FHWC if isinstance(dataset, FrameDataset) else dataset.tokens_FN
+    form = f"frames of {data.shape[2]} x {data.shape[1]} pixels" if data.ndim == 4 else f"{data.shape[1]} codes a frame"
+    form += f", of the tokenizer {dataset.tokenizer}" if isinstance(dataset, TokenDataset) else ""
     rows = np.concatenate([np.arange(span.start, span.rows.stop - 1) for span in dataset.spans])
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(_PAIRS, len(rows))).astype(int))] if len(rows) else rows
     same, pairs = sum(bool((data[row] == data[row + 1]).all()) for row in chosen.tolist()), len(chosen)

@@ -1,14 +1,9 @@
 """A video with a log of the input beside it: `play.mp4` and `play.csv` or `play.jsonl`, or Parquet.
 
-A log has a time column (`time`, `timestamp`, `t`, with `_s`, `_ms`, `_us` or `_ns` behind it if you like) and either
-events, with a column for the control (`key`, `control`, `button`) and one for its value (`value`, `down`, `event`), or
-rows of named controls, one column each: keys, `mouse_dx`, raw XInput (`sThumbLX`, `wButtons`), or the sixteen controls
-in a schema of `playloom.actions.codec`. Mouse movement may be in columns `dx` and `dy` of either form. Columns
-`reward`, `terminated`, `truncated` and `state_NAME` of rows become state columns.
-
-Without a unit in its name, that of the time is the one with which the log is as long as the video. Time 0 is the first
-picture. Where all times are later than the video's end, time 0 is the event `video_start`, else the first row.
-Between rows that are more than 0.5 s apart input is unknown; so is it while `paused` is 1 or `focus` is 0.
+docs/own_game.md has the columns: a row is an event, or what is held until the next one. Without a unit in its name, the
+time is in the unit with which the log is as long as the video. Time 0 is the first picture. Where all times are later
+than the video's end, time 0 is the event `video_start`, else the first row. Between rows that are more than 0.5 s apart
+input is unknown; so is it while `paused` is 1 or `focus` is 0.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.controller import CONTROLS
-from playloom.errors import ConfigError, GameError, MissingExtraError, did_you_mean
+from playloom.errors import ConfigError, GameError, did_you_mean, import_extra
 from playloom.games.arena.maps import variant_of
 from playloom.games.arena.wad import ForeignObject, arena_wad
 
@@ -248,11 +248,7 @@ class DoomEngine:
 
 def import_vizdoom() -> Any:
     """Import vizdoom, or raise a MissingExtraError."""
-    try:
-        import vizdoom
-    except ImportError as error:
-        raise MissingExtraError.of("vizdoom", "game") from error
-    return vizdoom
+    return import_extra("vizdoom", "game")
 
 
 def turn_per_step(stick: float) -> float:
