@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +56,14 @@ class Player:
 
     def game(self):
         """The window of the game once it is there."""
+        from Xlib import error
+
         until, name = time.monotonic() + 30, self.server.get_atom("_NET_WM_NAME")
         while time.monotonic() < until:
-            for window in self.root.query_tree().children:
-                if window.get_full_text_property(name) == TITLE and window.get_attributes().map_state == 2:
-                    return window
+            with suppress(error.BadWindow):  # of an earlier game, closed at this moment
+                for window in self.root.query_tree().children:
+                    if window.get_full_text_property(name) == TITLE and window.get_attributes().map_state == 2:
+                        return window
             time.sleep(0.05)
         raise TimeoutError("the game opened no window")
 
