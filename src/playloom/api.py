@@ -183,7 +183,7 @@ class Model:
         The repository `owner/name` is created if it is new, `private` None: with the owner's default. Without a token
         the Hub's login is used.
         """
-        hub = _hub().HfApi(token=token)
+        hub = import_extra("huggingface_hub", "hub").HfApi(token=token)
         with tempfile.TemporaryDirectory(prefix="playloom-") as folder:
             self.save_pretrained(folder)
             card = (Path(folder) / CARD).read_text(encoding="utf-8")
@@ -232,13 +232,9 @@ def load(
 
 
 def _download(repo_id: str, options: Mapping[str, Any]) -> str:
-    hub = _hub()
+    hub = import_extra("huggingface_hub", "hub")
     try:
         return str(hub.snapshot_download(repo_id, allow_patterns=list(FILES), **options))
     except (OSError, ValueError) as error:  # base classes of the Hub's and the network's errors
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{repo_id} cannot be loaded from the Hugging Face Hub: {reason:.300}") from error
-
-
-def _hub() -> Any:
-    return import_extra("huggingface_hub", "hub")

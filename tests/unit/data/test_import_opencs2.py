@@ -83,6 +83,13 @@ def test_kills_of_opponents_are_rewards(tmp_path):
     assert labels == pytest.approx([0, 0, 1, 1, 0, 0, 0, 0, 0, float("nan")], nan_ok=True)
 
 
+def test_a_table_of_kills_is_left_out_where_folders_do_not_name_the_round(tmp_path):
+    (tmp_path / "events").mkdir()
+    parquet.write_table(pa.Table.from_pylist([{"tick": 9000}]), tmp_path / "events" / "kills.parquet")
+    dataset, _ = import_recordings(round_at(tmp_path / "in", ticks(1), 1), tmp_path / "out", OPTIONS)
+    assert dataset.state_columns == ("terminated",)
+
+
 def test_a_missing_column_is_named(tmp_path):
     table = [{name: value for name, value in row.items() if name != "is_alive"} for row in ticks(1)]
     with pytest.raises(RecordingError, match=r"ticks\.parquet cannot be read .*is_alive"):

@@ -133,11 +133,12 @@ class OpenCs2(Recording):
 
     @cached_property
     def _kills(self) -> Counter[int] | None:
-        """Kills of the player by tick; None: there is no table of them."""
+        """Kills of the player by tick; None: there is no table of them, or the folders do not name the round."""
         tables = (place / "events" / "kills.parquet" for place in self.path.parents)
-        if (table := next((table for table in tables if table.is_file()), None)) is None:
-            return None
         place = dict(part.split("=", 1) for part in self.path.parts if "=" in part)
+        table = next((table for table in tables if table.is_file()), None)
+        if table is None or not {"match_id", "map_name", "round", "player"} <= place.keys():
+            return None
         sides, match = ("attacker_side", "victim_side"), ("match_id", "map_name")
         where = {"round": int(place["round"]), "attacker_player_slot": int(place["player"])}
         rows = [row for row in parquet_rows(table, ["tick", *sides, *match], where) if row[sides[0]] != row[sides[1]]]
