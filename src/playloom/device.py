@@ -117,6 +117,20 @@ def limit_spinning() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
 
+def keep_freed_memory() -> None:
+    """Keep freed memory for the next allocation (glibc only).
+
+    A training step frees what the next one allocates; pages given back to the system and zeroed again take time.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for option, size in ((_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**31 - 1)):  # the largest it accepts
+            libc.mallopt(option, size)
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
 def machine(device: torch.device | str) -> dict[str, Any]:
     """Return what speed depends on: processor, cores, accelerator, versions (None: not installed)."""
     torch: Any = sys.modules.get("torch")

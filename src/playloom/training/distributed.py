@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from playloom.device import pick_device, set_threads
+from playloom.device import keep_freed_memory, pick_device, set_threads
 from playloom.errors import import_extra
 from playloom.models.transformer.transformer import Block
 from playloom.training.task import Batch, LoopConfig
@@ -52,6 +52,7 @@ def make_fabric(config: LoopConfig) -> Any:
     kind = torch.device(pick_device(config.device)).type
     if kind == "cpu":
         set_threads(config.threads)
+        keep_freed_memory()
     else:
         torch.set_float32_matmul_precision("high")
     precision = config.precision

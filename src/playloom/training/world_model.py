@@ -103,10 +103,49 @@ def _with_noise(codes_BTN: Tensor, most: float) -> Tensor:
     return torch.where(torch.rand(codes_BTN.shape, device=codes_BTN.device) < share_B11, other_BTN, codes_BTN)
 
 
+class CrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of logits, some rows at a time: float32 copies of all logits never exist.
+
+    The gradient is computed with the loss, while the rows are in the processor's cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_NC: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean in nats and the share of targets with the largest logit."""
+        count, classes = logits_NC.shape
+        loss, hits = logits_NC.new_zeros((), dtype=torch.float32), targets_N.new_zeros(())
+        grad_NC = torch.empty_like(logits_NC)
+        size = max(1, _CACHED // classes)
+        for rows, targets, grad in zip(*(torch.split(x, size) for x in (logits_NC, targets_N, grad_NC)), strict=True):
+            most, best = rows.float().max(dim=-1, keepdim=True)
+            own = targets[:, None]
+            shifted = rows.float() - most
+            loss -= shifted.gather(1, own).sum()
+            share = shifted.exp_()
+            total = share.sum(dim=-1, keepdim=True)
+            loss += total.log().sum()
+            hits += (best == own).sum()
+            share *= 1 / (count * total)
+            grad.copy_(share.scatter_add_(1, own, share.new_full(own.shape, -1 / count)))
+        ctx.save_for_backward(grad_NC)
+        ctx.mark_non_differentiable(hits)
+        return loss / count, hits / count
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of the logits."""
+        return ctx.saved_tensors[0] * grad, None
+
+
+_CACHED = 2**17  # logits computed at a time
+
+
 def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    flat = logits.flatten(0, -2).float()
-    loss = F.cross_entropy(flat, targets.flatten())
-    return loss, (flat.detach().argmax(-1) == targets.flatten()).float().mean()
+    if logits.device.type != "cpu":
+        flat = logits.flatten(0, -2).float()
+        return F.cross_entropy(flat, targets.flatten()), (flat.detach().argmax(-1) == targets.flatten()).float().mean()
+    loss: tuple[Tensor, Tensor] = CrossEntropy.apply(logits.flatten(0, -2), targets.flatten())  # type: ignore[no-untyped-call]
+    return loss
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from playloom.models.transformer.config import Window
-from playloom.models.transformer.layers import WindowedAttention, attend
+from playloom.models.transformer.layers import NormalizedRotation, WindowedAttention, attend, rotate
 
 
 def parts(dtype, *, batch=2, queries=6, keys=9):
@@ -75,3 +75,17 @@ def test_windowed_attention_and_its_gradients_are_those_of_a_mask(window):
     (expected * weights).sum().backward()
     for mine, true in zip((q, k, v), leaves, strict=True):
         assert torch.allclose(mine.grad, true.grad.view_as(mine))
+
+
+def test_rotating_some_positions_at_a_time_is_rotating_all(monkeypatch):
+    monkeypatch.setattr("playloom.models.transformer.layers._CACHED", 2 * 3 * 8 * 2)  # two of five positions
+    source = torch.Generator().manual_seed(0)
+    x, scales = (torch.randn(*n, 8, generator=source, dtype=torch.float64) for n in ((2, 5, 3), (3,)))
+    cosine, sine = torch.randn(2, 5, 1, 8, generator=source, dtype=torch.float64)
+    leaves = [leaf.requires_grad_() for leaf in (x, scales)]
+    expected = rotate(F.normalize(x, dim=-1) * scales, cosine, sine)
+    assert torch.allclose(NormalizedRotation.apply(x, scales, cosine, sine), expected)
+    weights = torch.randn(expected.shape, generator=source, dtype=torch.float64)
+    mine = torch.autograd.grad((NormalizedRotation.apply(x, scales, cosine, sine) * weights).sum(), leaves)
+    true = torch.autograd.grad((expected * weights).sum(), leaves)
+    assert all(torch.allclose(a, b) for a, b in zip(mine, true, strict=True))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from playloom.errors import CheckpointError, PlayloomError, RecordingError
 from playloom.models.presets import preset
@@ -16,7 +17,7 @@ from playloom.training.checkpoint import load_newest
 from playloom.training.loop import Loop
 from playloom.training.optim import AveragedWeights, make_optimiser, orthogonalize
 from playloom.training.task import LoopConfig
-from playloom.training.world_model import WorldTask
+from playloom.training.world_model import CrossEntropy, WorldTask
 from training_toys import TINY, read_log, token_store, train_world, world_config
 
 GOLDEN = Path(__file__).parents[2] / "assets" / "losses_world_tiny.json"
@@ -251,3 +252,18 @@ def test_context_noise_changes_what_is_read_in_training_only(store):
 def test_a_store_of_another_tokenizer_is_refused(store, tmp_path):
     with pytest.raises(RecordingError, match="tokenise again"):
         train_world(preset("arena-small"), world_config(), store, tmp_path)
+
+
+def test_cross_entropy_in_parts_is_cross_entropy(monkeypatch):
+    monkeypatch.setattr("playloom.training.world_model._CACHED", 3 * 7)  # three of eight rows
+    source = torch.Generator().manual_seed(0)
+    logits = torch.randn(8, 7, generator=source, dtype=torch.float64)
+    logits[:, 2] = -torch.inf
+    logits.requires_grad_()
+    targets = torch.tensor([0, 1, 3, 4, 5, 6, 0, 1])
+    loss, share = CrossEntropy.apply(logits, targets)
+    expected = F.cross_entropy(logits, targets)
+    assert loss.item() == pytest.approx(expected.item())
+    assert share == (logits.argmax(-1) == targets).double().mean()
+    mine, true = (torch.autograd.grad(2 * x, logits)[0] for x in (loss, expected))
+    assert torch.allclose(mine.nan_to_num(), true.nan_to_num())

@@ -20,9 +20,17 @@ from playloom.errors import ConfigError
 from playloom.models.sequence import NO_TOKEN, StepLayout
 from playloom.models.transformer.config import TransformerConfig
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
-from playloom.models.transformer.layers import Rotary, RotaryFactors, WindowedAttention, attend, matrices, rotate, seen
-
-_SHORTEST = 1e-6
+from playloom.models.transformer.layers import (
+    SHORTEST,
+    NormalizedRotation,
+    Rotary,
+    RotaryFactors,
+    WindowedAttention,
+    attend,
+    matrices,
+    rotate,
+    seen,
+)
 
 
 class StepEmbeddings(NamedTuple):
@@ -52,9 +60,15 @@ class Attention(nn.Module):
         all_BQHE = all_BQO.view(*all_BQO.shape[:2], c.heads + 2 * groups, c.head_width)
         turned = all_BQHE[:, :, : c.heads + groups]
         if c.qk_norm:
-            length = torch.linalg.vector_norm(turned, dim=-1, keepdim=True)
             scales = [self.query_norm.weight] * c.heads + [self.key_norm.weight] * groups  # of a root mean square of 1
-            turned = turned * (torch.stack(scales) * c.head_width**0.5 / length.clamp_min(_SHORTEST))  # type: ignore[arg-type]
+            scales_ME = torch.stack(scales) * c.head_width**0.5  # type: ignore[arg-type]
+            if len(turn) == 2 and torch.is_grad_enabled() and turned.device.type == "cpu":
+                turned = NormalizedRotation.apply(turned, scales_ME, *turn)  # type: ignore[no-untyped-call]
+                turn = ()
+            else:
+                turned = turned * (
+                    scales_ME / torch.linalg.vector_norm(turned, dim=-1, keepdim=True).clamp_min(SHORTEST)
+                )
         if turn:
             turned = rotate(turned, *(part.to(turned.dtype) for part in turn))
         turned = turned.transpose(1, 2)
