@@ -63,12 +63,10 @@ class Attention(nn.Module):
             scales = [self.query_norm.weight] * c.heads + [self.key_norm.weight] * groups  # of a root mean square of 1
             scales_ME = torch.stack(scales) * c.head_width**0.5  # type: ignore[arg-type]
             if len(turn) == 2 and torch.is_grad_enabled() and turned.device.type == "cpu":
-                turned = NormalizedRotation.apply(turned, scales_ME, *turn)  # type: ignore[no-untyped-call]
-                turn = ()
+                turned, turn = NormalizedRotation.apply(turned, scales_ME, *turn), ()  # type: ignore[no-untyped-call]
             else:
-                turned = turned * (
-                    scales_ME / torch.linalg.vector_norm(turned, dim=-1, keepdim=True).clamp_min(SHORTEST)
-                )
+                length = torch.linalg.vector_norm(turned, dim=-1, keepdim=True)
+                turned = turned * (scales_ME / length.clamp_min(SHORTEST))
         if turn:
             turned = rotate(turned, *(part.to(turned.dtype) for part in turn))
         turned = turned.transpose(1, 2)
