@@ -28,8 +28,8 @@ from playloom.evaluation.likelihood import ROW_DELAYS, hidden_states, order_name
 from playloom.inference.backend import BackendName
 from playloom.inference.benchmark import first_prompt
 from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
-from playloom.inference.decoder import CachedDecoder
 from playloom.inference.engine import Engine
+from playloom.inference.torch_backend import CachedDecoder
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel, load_model
 from playloom.models.decode_order import card_row_delay
@@ -121,8 +121,7 @@ class GivenDraws:
 @torch.inference_mode()
 def predicted_logits(engine: Engine, clips: Sequence[Prompt]) -> NDArray[np.float32]:
     """Return the logits of all codes of recorded frames but each clip's first, [T, N, C]."""
-    decoder, array = engine.decoder, torch.from_numpy if isinstance(engine.decoder, CachedDecoder) else np.asarray
-    found = []
+    decoder, found = engine.decoder, []
     for clip in clips:
         state, codes_TN = decoder.begin(), engine.codes(clip)
         for index, codes_N in enumerate(codes_TN):
@@ -131,7 +130,7 @@ def predicted_logits(engine: Engine, clips: Sequence[Prompt]) -> NDArray[np.floa
             decoder.dream_frame([state], draws)
             found += [draws.logits_NC] * (index > 0)
             if index < len(clip.actions_TA):
-                decoder.give_action([state], array(clip.actions_TA[index : index + 1].astype(np.int64)))
+                decoder.give_action([state], clip.actions_TA[index : index + 1].astype(np.int64))
         decoder.close(state)
     return np.stack(found)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from playloom.device import pick_device
 from playloom.errors import BadInputError, ConfigError, MissingExtraError, did_you_mean
-from playloom.inference.batch_cache import CacheSlot
+from playloom.inference.decoder import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.models.folder import ModelDescription
 from playloom.models.heads import StepPrediction
@@ -74,7 +74,7 @@ class Backend(Protocol):
     name: ChosenBackend
     device: str
     decoder: Any
-    """States of dreams and their places in a cache: `begin`, `arrange`, `fork`, `close`, `bytes_each`."""
+    """A `StepDecoder`, with `give_frame` and `give_action`."""
 
     def call(self) -> AbstractContextManager[None]:
         """Return the context of one engine call."""
@@ -90,12 +90,6 @@ class Backend(Protocol):
 
     def decode(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the frames of codes, [T, H, W, 3]."""
-
-    def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
-        """Open a step in every dream with a given frame."""
-
-    def give_action(self, states: Sequence[CacheSlot], values_BA: NDArray[np.int64]) -> None:
-        """Complete the open steps with given actions."""
 
     def dream_frame(
         self, states: Sequence[CacheSlot], samplings: Sequence[Sampling], sources: Sequence[Any], *, entropy: bool

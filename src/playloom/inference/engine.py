@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import check_values
 from playloom.errors import BadInputError
 from playloom.inference.backend import Backend, BackendName, choose_backend
-from playloom.inference.batch_cache import CacheSlot
+from playloom.inference.decoder import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import PendingAction, PromptStep, Session, StepInput
 from playloom.inference.types import GenerationRequest, Mode, Prompt, StepResult, check_codes
@@ -93,9 +93,9 @@ class Engine:
                 session.check_open()
             inputs = [StepInput(s, s.pending[0].action_A) for s in sessions if not s.ready]
             for batch in self._batches(inputs):
-                self.backend.give_frame(_states(batch), np.stack([i.session.pending[0].codes_N for i in batch]))
+                self.decoder.give_frame(_states(batch), np.stack([i.session.pending[0].codes_N for i in batch]))
             for batch in self._batches([item for item in inputs if item.action_A is not None]):
-                self.backend.give_action(_states(batch), _given_actions(batch))
+                self.decoder.give_action(_states(batch), _given_actions(batch))
             for item in inputs:
                 item.session.pending.popleft()
 
@@ -216,7 +216,7 @@ class Engine:
             given = batch[0].action_A is not None
             if given:
                 values_BA = _given_actions(batch)
-                self.backend.give_action(_states(batch), values_BA)
+                self.decoder.give_action(_states(batch), values_BA)
             else:
                 samplings = [item.session.sampling.of_actions for item in batch]
                 values_BA = self.backend.dream_action(_states(batch), samplings, _sources(batch))
@@ -232,7 +232,7 @@ class Engine:
                 found: Sequence[Frame] = [(None, None, None, None)] * len(batch)
             elif given:
                 codes_BN = self._encode(np.stack(given))
-                self.backend.give_frame(_states(batch), codes_BN)
+                self.decoder.give_frame(_states(batch), codes_BN)
                 found = [(frame, codes_N, None, None) for frame, codes_N in zip(given, codes_BN, strict=True)]
             else:
                 found = self._generated_frames(batch, entropy, decode)
