@@ -148,7 +148,7 @@ class Sweep:
             order=order_name(row_delay),
             passes=engine.schedule.image_passes,
             rate=1 / float(time_frames(engine, prompt, played, self.frames, sampling=sizes.sampling)[1:].mean()),
-            image_B=likelihood(self.model, windows.codes_BTN, windows.actions, row_delay).image_B,
+            image_B=likelihood(self.model, windows.codes_BTN, windows.actions, row_delay)["image"],
             psnr_M={step: horizon.dream_MS[:, step - 1] for step in STEPS},
             right_T=self._right(engine),
         )

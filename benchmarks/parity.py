@@ -24,11 +24,12 @@ from playloom.cli.common import text_table
 from playloom.data.prompts import find_prompt, list_prompts, load_prompt_file, prompt_folder
 from playloom.device import pick_device
 from playloom.errors import BadInputError
-from playloom.evaluation.likelihood import ROW_DELAYS, hidden_states, order_name
+from playloom.evaluation.likelihood import ROW_DELAYS, order_name
 from playloom.inference.backend import BackendName
 from playloom.inference.benchmark import first_prompt
 from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
 from playloom.inference.engine import Engine
+from playloom.inference.features import hidden_states
 from playloom.inference.torch_backend import CachedDecoder
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel, load_model
@@ -91,7 +92,7 @@ def bf16_and_float32(model: WorldModel, narrow: WorldModel, row_delay: int | Non
     actions_1TA = np.concatenate([prompt.actions_TA, last_1A])[None]
     group, found = model.config.layout.image_group, []
     for each in (model, narrow):
-        hidden_1TPD = hidden_states(each, codes_1TN, actions_1TA, row_delay)[2][:, :, list(group.positions)]
+        hidden_1TPD = hidden_states(each, codes_1TN, actions_1TA, row_delay)[:, 1:, list(group.positions)]
         found.append(each.transformer.logits(hidden_1TPD, group.first_id, group.last_id).argmax(-1))
     return Parity(
         compared="bf16, float32 weights",
