@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import check_values
 from playloom.errors import BadInputError
-from playloom.inference.backend import Backend, BackendName, choose_backend
+from playloom.inference.backend import BackendName, choose_backend
 from playloom.inference.decoder import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import PendingAction, PromptStep, Session, StepInput
@@ -25,6 +25,10 @@ from playloom.inference.types import GenerationRequest, Mode, Prompt, StepResult
 from playloom.models.decode_order import Schedule, schedule
 from playloom.models.folder import ModelDescription
 from playloom.models.heads import StepPrediction
+
+if TYPE_CHECKING:
+    from playloom.inference.onnx_backend import OnnxBackend
+    from playloom.inference.torch_backend import TorchBackend
 
 Frame = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None, float | None, StepPrediction | None]
 """A frame, uint8 [H, W, 3], its codes, int64 [N], their entropy, and the heads' prediction; or none of them."""
@@ -290,7 +294,7 @@ def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepRe
     )
 
 
-def _open_backend(name: BackendName, model: ModelDescription, schedule: Schedule) -> Backend:
+def _open_backend(name: BackendName, model: ModelDescription, schedule: Schedule) -> TorchBackend | OnnxBackend:
     chosen = choose_backend(name, model)
     if chosen != "torch":
         from playloom.inference.onnx_backend import OnnxBackend

@@ -1,4 +1,4 @@
-"""Networks run by onnxruntime on a CPU, from the graphs of `playloom export onnx`. See `StepDecoder` and `Backend`.
+"""Networks run by onnxruntime on a CPU, from the graphs of `playloom export onnx`. See `StepDecoder`.
 
 The transformer's graph writes new keys and values into NumPy arrays, in place.
 """
@@ -259,7 +259,7 @@ class OnnxDecoder(StepDecoder):
 
 
 class OnnxBackend:
-    """See `Backend`. Graphs and weights are read from the model's folder."""
+    """Networks of one model, as of `TorchBackend`. Graphs and weights are read from the model's folder."""
 
     device = "cpu"
 
@@ -292,23 +292,23 @@ class OnnxBackend:
         )
 
     def call(self) -> AbstractContextManager[None]:
-        """See `Backend`."""
+        """See `TorchBackend`."""
         return nullcontext()
 
     def source(self, seed: int) -> np.random.Generator:
-        """See `Backend`."""
+        """See `TorchBackend`."""
         return np.random.default_rng(check_seed(seed))
 
     def copy_source(self, source: np.random.Generator) -> np.random.Generator:
-        """See `Backend`."""
+        """See `TorchBackend`."""
         return copy.deepcopy(source)
 
     def encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """See `Backend`."""
+        """See `TorchBackend`."""
         return self._rows("encoder", "frames", frames_THWC)
 
     def decode(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """See `Backend`."""
+        """See `TorchBackend`."""
         return self._rows("decoder", "codes", codes_TN)
 
     def dream_frame(
@@ -319,7 +319,7 @@ class OnnxBackend:
         *,
         entropy: bool,
     ) -> GeneratedFrames:
-        """See `Backend`."""
+        """See `TorchBackend`."""
         codes = self.layout.vocab.codebook_size
         draws = ArraySampler(samplings, sources, self.layout.image_slots, codes, entropy=entropy)
         codes_BN = self.decoder.dream_frame(states, draws)
@@ -333,7 +333,7 @@ class OnnxBackend:
     def dream_action(
         self, states: Sequence[CacheSlot], samplings: Sequence[Sampling], sources: Sequence[np.random.Generator]
     ) -> NDArray[np.int64]:
-        """See `Backend`."""
+        """See `TorchBackend`."""
         sizes = self.layout.vocab.slot_sizes
         return self.decoder.dream_action(states, ArraySampler(samplings, sources, len(sizes), max(sizes)))
 

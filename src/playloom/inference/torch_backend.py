@@ -1,4 +1,4 @@
-"""Decoding with torch, on any device: every token is run once, with a KV cache. See `StepDecoder` and `Backend`."""
+"""Decoding with torch, on any device: every token is run once, with a KV cache. See `StepDecoder`."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ class CachedDecoder(StepDecoder):
 
 
 class TorchBackend:
-    """See `Backend`."""
+    """Networks of one model, run by torch. States of a call are in the order of the decoder's `arrange`."""
 
     name: ChosenBackend = "torch"
 
@@ -192,7 +192,7 @@ class TorchBackend:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """See `Backend`; raises ResourceError when the device is out of memory."""
+        """Return the context of one engine call; it raises ResourceError when the device is out of memory."""
         with torch.inference_mode():
             try:
                 yield
@@ -202,21 +202,21 @@ class TorchBackend:
                 ) from error
 
     def source(self, seed: int) -> torch.Generator:
-        """See `Backend`."""
+        """Return a random generator for one dream."""
         return generator(seed, self.model.device)
 
     def copy_source(self, source: torch.Generator) -> torch.Generator:
-        """See `Backend`."""
+        """Return a generator that draws the same from here on."""
         copy = self.source(0)
         copy.set_state(source.get_state())
         return copy
 
     def encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """See `Backend`."""
+        """Return the frames' codes, [T, N]."""
         return self.model.tokenizer.encode(torch.tensor(np.ascontiguousarray(frames_THWC))).cpu().numpy()
 
     def decode(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """See `Backend`."""
+        """Return the frames of codes, [T, H, W, 3]."""
         return self.model.tokenizer.decode(torch.from_numpy(codes_TN), checked=False).cpu().numpy()
 
     def dream_frame(
@@ -227,7 +227,7 @@ class TorchBackend:
         *,
         entropy: bool,
     ) -> GeneratedFrames:
-        """See `Backend`."""
+        """Open a step in every dream with a generated frame; `entropy`: measure it."""
         noise_BSC = _noise(samplings, sources, self.layout.image_slots, self.layout.vocab.codebook_size)
         draws = BatchSampler(
             samplings, noise_BSC, entropy_BS=noise_BSC.new_zeros(noise_BSC.shape[:2]) if entropy else None
@@ -241,7 +241,7 @@ class TorchBackend:
     def dream_action(
         self, states: Sequence[CacheSlot], samplings: Sequence[Sampling], sources: Sequence[torch.Generator]
     ) -> NDArray[np.int64]:
-        """See `Backend`."""
+        """Complete the open steps with sampled actions; returns their values, [B, A]."""
         sizes = self.layout.vocab.slot_sizes
         draws = BatchSampler(samplings, _noise(samplings, sources, len(sizes), max(sizes)))
         return self.decoder.dream_action(states, draws).cpu().numpy()
