@@ -38,7 +38,7 @@ from playloom.evaluation.rollout import (
     rollout_rows,
     tokenizer_rows,
 )
-from playloom.evaluation.segments import choose_segments, encode, frames_after, reconstruct
+from playloom.evaluation.segments import EvaluationContext, choose_segments, encode, frames_after, reconstruct
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
@@ -237,9 +237,8 @@ def horizon_of(model: WorldModel, store: FrameDataset, steps: int, count: int = 
     moments = choose_segments(store, store.spans, count=count, past=4, future=steps, seed=0)
     settings = EvaluationSettings(sampling=Sampling(temperature=0.0), batch=2)
     mean = np.full(store.frames_FHWC.shape[1:], 128, np.uint8)
-    return measure_rollout(
-        Engine(model, row_delay=1), store, moments, settings, steps=steps, detail=(1, 3, steps), mean_HWC=mean
-    )
+    run = EvaluationContext(Engine(model, row_delay=1), store, settings)
+    return measure_rollout(run, moments, steps=steps, detail=(1, 3, steps), mean_HWC=mean)
 
 
 def test_a_learned_world_reaches_the_ceiling_and_its_steps_are_counted_right(
