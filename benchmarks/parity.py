@@ -122,7 +122,8 @@ class GivenDraws:
 @torch.inference_mode()
 def predicted_logits(engine: Engine, clips: Sequence[Prompt]) -> NDArray[np.float32]:
     """Return the logits of all codes of recorded frames but each clip's first, [T, N, C]."""
-    decoder, found = engine.decoder, []
+    decoder: Any = engine.decoder  # whose draws are `GivenDraws`
+    found = []
     for clip in clips:
         state, codes_TN = decoder.begin(), engine.codes(clip)
         for index, codes_N in enumerate(codes_TN):
