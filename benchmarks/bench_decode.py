@@ -24,9 +24,9 @@ from playloom.actions.codec import SLOT_SIZES
 from playloom.device import pick_device
 from playloom.inference.benchmark import synchronized_time, time_batch, time_frames
 from playloom.inference.cuda_graphs import FrameGraphs, cuda_capture
-from playloom.inference.decoder import CachedDecoder
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
+from playloom.inference.torch_backend import CachedDecoder
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
 from playloom.models.config import ModelConfig

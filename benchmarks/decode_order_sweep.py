@@ -30,7 +30,7 @@ from playloom.evaluation.control import measure_control
 from playloom.evaluation.likelihood import ROW_DELAYS, Windows, likelihood, order_name, windows_at
 from playloom.evaluation.report import is_significant
 from playloom.evaluation.rollout import measure_rollout
-from playloom.evaluation.segments import Segment, choose_segments
+from playloom.evaluation.segments import EvaluationContext, Segment, choose_segments
 from playloom.evaluation.suite import open_test_set
 from playloom.inference.benchmark import first_prompt, time_frames
 from playloom.inference.engine import Engine
@@ -141,14 +141,14 @@ class Sweep:
         sizes, engine = self.sizes, Engine(self.model, row_delay=row_delay)
         progress(f"{self.model.config.name}, {order_name(row_delay)}")
         segments = self._segments(sizes.horizon_segments, max(STEPS))
-        horizon = measure_rollout(engine, self.store, segments, sizes, steps=max(STEPS))
+        horizon = measure_rollout(EvaluationContext(engine, self.store, sizes), segments, steps=max(STEPS))
         prompt, played = first_prompt(self.model)
         return OrderResult(
             model=self.model.config.name,
             order=order_name(row_delay),
             passes=engine.schedule.image_passes,
             rate=1 / float(time_frames(engine, prompt, played, self.frames, sampling=sizes.sampling)[1:].mean()),
-            image_B=likelihood(self.model, windows.codes_BTN, windows.actions, row_delay).image_B,
+            image_B=likelihood(self.model, windows.codes_BTN, windows.actions, row_delay)["image"],
             psnr_M={step: horizon.dream_MS[:, step - 1] for step in STEPS},
             right_T=self._right(engine),
         )
@@ -158,7 +158,7 @@ class Sweep:
         if {span.meta.get("game", "arena") for span in self.store.of_split("test")} != {"arena"}:
             return np.zeros(0)
         segments = self._segments(self.sizes.control_segments, self.sizes.control_steps)
-        control = measure_control(engine, self.store, segments, self.sizes, measures=("turn",))
+        control = measure_control(EvaluationContext(engine, self.store, self.sizes), segments, ("turn",))
         return control.right_MK("turn").T.ravel()
 
     def _segments(self, number: int, future: int, extra: int = 0) -> list[Segment]:

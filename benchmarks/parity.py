@@ -24,12 +24,13 @@ from playloom.cli.common import text_table
 from playloom.data.prompts import find_prompt, list_prompts, load_prompt_file, prompt_folder
 from playloom.device import pick_device
 from playloom.errors import BadInputError
-from playloom.evaluation.likelihood import ROW_DELAYS, hidden_states, order_name
+from playloom.evaluation.likelihood import ROW_DELAYS, order_name
 from playloom.inference.backend import BackendName
 from playloom.inference.benchmark import first_prompt
 from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
-from playloom.inference.decoder import CachedDecoder
 from playloom.inference.engine import Engine
+from playloom.inference.features import hidden_states
+from playloom.inference.torch_backend import CachedDecoder
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel, load_model
 from playloom.models.decode_order import card_row_delay
@@ -91,7 +92,7 @@ def bf16_and_float32(model: WorldModel, narrow: WorldModel, row_delay: int | Non
     actions_1TA = np.concatenate([prompt.actions_TA, last_1A])[None]
     group, found = model.config.layout.image_group, []
     for each in (model, narrow):
-        hidden_1TPD = hidden_states(each, codes_1TN, actions_1TA, row_delay)[2][:, :, list(group.positions)]
+        hidden_1TPD = hidden_states(each, codes_1TN, actions_1TA, row_delay)[:, 1:, list(group.positions)]
         found.append(each.transformer.logits(hidden_1TPD, group.first_id, group.last_id).argmax(-1))
     return Parity(
         compared="bf16, float32 weights",
@@ -121,7 +122,7 @@ class GivenDraws:
 @torch.inference_mode()
 def predicted_logits(engine: Engine, clips: Sequence[Prompt]) -> NDArray[np.float32]:
     """Return the logits of all codes of recorded frames but each clip's first, [T, N, C]."""
-    decoder, array = engine.decoder, torch.from_numpy if isinstance(engine.decoder, CachedDecoder) else np.asarray
+    decoder: Any = engine.decoder  # whose draws are `GivenDraws`
     found = []
     for clip in clips:
         state, codes_TN = decoder.begin(), engine.codes(clip)
@@ -131,7 +132,7 @@ def predicted_logits(engine: Engine, clips: Sequence[Prompt]) -> NDArray[np.floa
             decoder.dream_frame([state], draws)
             found += [draws.logits_NC] * (index > 0)
             if index < len(clip.actions_TA):
-                decoder.give_action([state], array(clip.actions_TA[index : index + 1].astype(np.int64)))
+                decoder.give_action([state], clip.actions_TA[index : index + 1].astype(np.int64))
         decoder.close(state)
     return np.stack(found)
 

@@ -17,8 +17,7 @@ from jaxtyping import install_import_hook
 _CHECKED = [
     "models.transformer.transformer",
     "models.transformer.layers",
-    "inference.decoder",
-    "inference.reference_decoder",
+    "inference.torch_backend",
 ]
 install_import_hook([f"playloom.{name}" for name in _CHECKED], "beartype.beartype")
 

@@ -20,8 +20,7 @@ from playloom.inference.engine import Engine
 from playloom.inference.generate import DreamJob, run_dream
 from playloom.inference.realtime.clock import VirtualTime
 from playloom.inference.realtime.recorder import write_play
-from playloom.inference.realtime.run import LiveJob, play_live
-from playloom.inference.realtime.session import LiveSession
+from playloom.inference.realtime.session import LiveJob, LiveSession, play_live
 from playloom.inference.realtime.types import LiveFrame
 from playloom.inference.session import Session
 from playloom.inference.types import StepResult

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from playloom.inference.batch_cache import CacheSlot
+from playloom.inference.decoder import CacheSlot
 from playloom.inference.engine import Engine
 from playloom.inference.torch_sampling import BatchSampler
 from playloom.models.checkpoint import WorldModel
@@ -67,7 +67,7 @@ class ReferenceDecoder:
     def give_frame(self, states: Sequence[CacheSlot], codes_BN: Int[Tensor, "B N"]) -> None:
         """See `CachedDecoder.give_frame`."""
         for state, codes_N in zip(states, codes_BN, strict=True):
-            self._open(state)[: self.layout.image_slots] = codes_N.to(self.device)
+            self._open(state)[: self.layout.image_slots] = torch.as_tensor(codes_N, device=self.device)
 
     def dream_frame(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B N"]:
         """See `CachedDecoder.dream_frame`."""
@@ -84,8 +84,8 @@ class ReferenceDecoder:
 
     def give_action(self, states: Sequence[CacheSlot], values_BA: Int[Tensor, "B A"]) -> None:
         """See `CachedDecoder.give_action`."""
-        for state, values_A in zip(states, values_BA, strict=True):
-            state.window[-1][self.layout.image_slots :] = values_A.to(self.device) + self._offsets_A
+        for state, values_A in zip(states, torch.as_tensor(values_BA, device=self.device), strict=True):
+            state.window[-1][self.layout.image_slots :] = values_A + self._offsets_A
 
     def dream_action(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B A"]:
         """See `CachedDecoder.dream_action`."""

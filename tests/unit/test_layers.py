@@ -54,7 +54,7 @@ NETWORKS = {"torch", "einops", "jaxtyping", "safetensors", "onnx"}
 WITH_NETWORKS = (
     r"training\..+|evaluation\.(?!online|config|report)\w+|models\.(checkpoint|heads_network|world_model)"
     r"|models\.tokenizer\.(?!config)\w+|models\.transformer\.(?!config|kv_cache)\w+|models\.onnx\.\w+"
-    r"|inference\.(torch_\w+|decoder|reference_decoder|cuda_graphs|features|threads)"
+    r"|inference\.(torch_\w+|cuda_graphs|features)"
 )
 """Modules that may import them; every other module works without."""
 EXEMPT = {"upscale.py"}

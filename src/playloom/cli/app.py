@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import playloom
-from playloom.cli import capture, data, dream, evaluate, models, serve, train
+from playloom.cli import data, dream, evaluate, models, serve, train
 from playloom.device import limit_spinning
 from playloom.errors import MissingExtraError, PlayloomError
 
@@ -32,7 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "serve": serve.serve_command,
     "call": serve.call_command,
     "record": data.record_command,
-    "capture": capture.capture_command,
+    "capture": data.capture_command,
     "view": data.view_command,
     "import": data.import_command,
     "evaluate": evaluate.evaluate_command,

@@ -16,7 +16,7 @@ from playloom.games import render
 
 if TYPE_CHECKING:
     from playloom.inference.generate import DreamReport
-    from playloom.inference.realtime.run import LiveResult
+    from playloom.inference.realtime.session import LiveResult
 
 _NOT_WITH_CLIPS = ("prompt", "mode", "actions", "schema", "start_step", "resize", "timestamp")
 _ONLY_WITH_CLIPS = ("protocol", "batch", "max_files")
@@ -201,7 +201,7 @@ def _play_headless(live: dict[str, Any], options: dict[str, Any], threads: int |
         common.stopping("nothing was kept", after_step=True) as stop,
     ):
         from playloom.device import machine, pick_device, set_threads
-        from playloom.inference.realtime.run import LiveJob, play_live
+        from playloom.inference.realtime.session import LiveJob, play_live
 
         set_threads(threads)
         job = LiveJob(script_SA=actions_SA, **live, **options)

@@ -6,7 +6,6 @@ with the real game. M segments, S steps, K inputs of a measure.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import ConfigError, GameError, MissingExtraError
 from playloom.evaluation import camera_motion
-from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.persistency import CANDIDATES, static_segments
 from playloom.evaluation.report import Row, is_significant
 from playloom.evaluation.segments import (
@@ -33,12 +31,9 @@ from playloom.evaluation.segments import (
     episodes_of,
     frames_after,
     reconstruct,
-    rollout_frames,
     segment_episodes,
     with_codes,
 )
-from playloom.inference.engine import Engine
-from playloom.models.checkpoint import require_networks
 from playloom.models.tokenizer.metrics import PSNR_CAP, luma, psnr
 
 BODY_TOP = 0.55
@@ -139,7 +134,7 @@ def evaluate(run: EvaluationContext) -> None:
         return
     s = run.settings
     segments = run.segments(s.control_segments, s.control_steps)
-    dream = measure_control(run.engine, run.dataset, segments, s, run.progress)
+    dream = measure_control(run, segments)
     estimator = evaluate_estimator(run.dataset, run.test, count=s.estimator_pairs, seed=s.seed)
     run.progress("control, estimator")
     game = None
@@ -241,25 +236,18 @@ def control_rows(
 
 
 def measure_control(
-    engine: Engine,
-    dataset: FrameDataset,
-    segments: Sequence[Segment],
-    settings: EvaluationSettings,
-    progress: Progress = lambda _: None,
-    measures: Sequence[str] = tuple(MEASURES),
+    run: EvaluationContext, segments: Sequence[Segment], measures: Sequence[str] = tuple(MEASURES)
 ) -> ControlMetrics:
     """Hold every input of the measures from every segment, in generated frames; `AGAIN` has seeds of its own."""
-    model = require_networks(engine.model)
-    prompts = with_codes(model, [segment.prompt(dataset) for segment in segments])
-    last = reconstruct(model, frames_after(dataset, segments, 0), settings.batch)
-    frames = {}
+    s, frames = run.settings, {}
+    prompts = with_codes(run.model, [segment.prompt(run.dataset) for segment in segments])
+    last = reconstruct(run.model, frames_after(run.dataset, segments, 0), s.batch)
     for name in (*_inputs_of(measures), AGAIN):
-        actions = [np.tile(encode_named(held_state(name)), (settings.control_steps, 1))] * len(prompts)
-        other = dataclasses.replace(settings, seed=settings.seed + len(prompts) * (name == AGAIN))
-        generated = rollout_frames(engine, prompts, actions, other)
+        actions = [np.tile(encode_named(held_state(name)), (s.control_steps, 1))] * len(prompts)
+        generated = run.changed(seed=s.seed + len(prompts) * (name == AGAIN)).rollout_frames(prompts, actions)
         frames[name] = np.concatenate([last[:, None], generated], axis=1)
-        progress(f"control, {name}")
-    return effects(frames, segment_episodes(dataset, segments), measures)
+        run.progress(f"control, {name}")
+    return effects(frames, segment_episodes(run.dataset, segments), measures)
 
 
 def _inputs_of(measures: Sequence[str]) -> list[str]:
@@ -323,7 +311,7 @@ def evaluate_revisit(run: EvaluationContext) -> None:
     again, episodes_M = reconstruct(run.model, start, s.batch), segment_episodes(run.dataset, segments)
     for name, path in PATHS.items():
         actions, real = np.stack([encode_named(held_state(held)) for held in path]), list[float]()
-        frames = rollout_frames(run.engine, prompts, [actions] * len(prompts), s)
+        frames = run.rollout_frames(prompts, [actions] * len(prompts))
         run.progress(f"revisit, {name}")
         with suppress(*_NO_GAME):
             for segment in segments[: s.game_segments]:

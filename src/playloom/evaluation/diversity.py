@@ -19,18 +19,8 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, SLOT_NAMES, SLOT_SIZES
 from playloom.data.dataset import EpisodeSlice, FrameDataset
-from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row, standard_error
-from playloom.evaluation.segments import (
-    EvaluationContext,
-    Progress,
-    Segment,
-    alive_episodes,
-    rollout_requests,
-    run_batches,
-    segment_episodes,
-)
-from playloom.inference.engine import Engine
+from playloom.evaluation.segments import EvaluationContext, Segment, alive_episodes, segment_episodes
 from playloom.inference.types import Mode
 
 REPEATS = 10
@@ -49,7 +39,7 @@ def evaluate(run: EvaluationContext) -> None:
     if not s.diversity_segments:
         return
     segments = run.segments(s.diversity_segments, s.diversity_steps)
-    result = measure_diversity(run.engine, run.dataset, segments, s, run.progress, episodes=run.test)
+    result = measure_diversity(run, segments)
     run.rows += diversity_rows(result)
     run.curves["diversity"] = result
     run.counts["diversity_segments"] = len(segments)
@@ -74,26 +64,18 @@ def marginal_distances(first_NA: Actions, second_RA: Actions) -> NDArray[np.floa
     return np.array([wasserstein_distance(*pair) for pair in zip(first_NA.T, second_RA.T, strict=True)])
 
 
-def measure_diversity(
-    engine: Engine,
-    dataset: FrameDataset,
-    segments: Sequence[Segment],
-    settings: EvaluationSettings,
-    progress: Progress = lambda _: None,
-    *,
-    episodes: Sequence[EpisodeSlice],
-) -> dict[str, Any]:
+def measure_diversity(run: EvaluationContext, segments: Sequence[Segment]) -> dict[str, Any]:
     """Sample actions from every segment in both modes, and compare them with recorded ones.
 
-    The reference are the steps alive of `episodes`, outside the segments' futures. Rollout i has the seed
-    `settings.seed + i`. `progress` is called after every step of each batch. Returns the number of actions and the
-    result of `action_spread` of every kind: those of `DREAMS`, `recorded` (the player's), `repeat` (the prompt's last
-    input) and `uniform`.
+    The reference are the steps alive of the test episodes, outside the segments' futures. Returns the number of actions
+    and the result of `action_spread` of every kind: those of `DREAMS`, `recorded` (the player's), `repeat` (the
+    prompt's last input) and `uniform`.
     """
-    seed, steps, episodes_M = settings.seed, settings.diversity_steps, segment_episodes(dataset, segments)
+    dataset, seed, steps = run.dataset, run.settings.seed, run.settings.diversity_steps
+    episodes_M = segment_episodes(dataset, segments)
     recorded = np.stack([segment.future_actions(dataset, steps) for segment in segments])
     last = np.stack([dataset.actions_FA[segment.row - 1] for segment in segments])
-    given = rollout_requests([segment.prompt(dataset) for segment in segments], list(recorded), settings)
+    given = run.requests([segment.prompt(dataset) for segment in segments], list(recorded))
     shown = [segment.future_frames(dataset, steps) for segment in segments]
     kinds = {}
     for name, mode in DREAMS.items():
@@ -101,13 +83,13 @@ def measure_diversity(
         frames: Sequence[NDArray[np.uint8] | None] = shown if mode == "policy" else [None] * len(shown)
         pairs = zip(given, frames, strict=True)
         requests = [dataclasses.replace(one, mode=mode, actions_SA=None, frames_SHWC=seen) for one, seen in pairs]
-        for rows, step, results in run_batches(engine, requests, settings.batch):
+        for rows, step, results in run.run_batches(requests):
             kinds[name][rows, step] = [result.action_A for result in results]
-            progress(f"diversity, {name}")
+            run.progress(f"diversity, {name}")
     kinds["recorded"] = recorded
     kinds["repeat"] = np.repeat(last[:, None], steps, axis=1)
     kinds["uniform"] = np.random.default_rng(seed).integers(0, SLOT_SIZES, recorded.shape).astype(np.uint8)
-    reference = _reference(dataset, episodes, segments, steps)
+    reference = _reference(dataset, run.test, segments, steps)
     return {
         "actions": len(segments) * steps,
         "reference_actions": len(reference),

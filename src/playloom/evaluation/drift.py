@@ -21,7 +21,6 @@ from playloom.evaluation.segments import (
     Segment,
     episodes_of,
     frames_after,
-    rollout_batches,
     segment_episodes,
 )
 from playloom.models.tokenizer.metrics import sharpness
@@ -93,7 +92,7 @@ def _dream(run: EvaluationContext, segments: list[Segment], length: int) -> Stre
     prompts, before = [segment.prompt(dataset) for segment in segments], frames_after(dataset, segments, 0)
     values = np.full((2, len(segments), steps), np.nan)
     codes = np.empty((len(segments), steps, run.engine.layout.image_slots), np.int64)
-    for rows, index, frames, codes_BN in rollout_batches(run.engine, prompts, actions, run.settings):
+    for rows, index, frames, codes_BN in run.rollout_batches(prompts, actions):
         codes[rows, index] = codes_BN
         if index % length % _EVERY == min(_EVERY, length) - 1:
             values[:, rows, index] = sharpness(frames), motion(before[rows], frames)

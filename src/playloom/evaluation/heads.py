@@ -18,8 +18,6 @@ from playloom.evaluation.segments import (
     EvaluationContext,
     encode,
     episodes_of,
-    rollout_requests,
-    run_batches,
     segment_episodes,
 )
 from playloom.inference.features import recorded_features
@@ -134,11 +132,11 @@ def _return_rows(run: EvaluationContext, reward_F: NDArray[np.float32]) -> list[
     if len(policies) < LEAST_POLICIES:
         return []
     prompts = [segment.prompt(dataset) for segment in segments]
-    requests = rollout_requests(prompts, [one.future_actions(dataset, s.return_steps) for one in segments], s)
+    requests = run.requests(prompts, [one.future_actions(dataset, s.return_steps) for one in segments])
     values_M3 = np.zeros((len(segments), 3))
     values_M3[:, 0] = [policies.index(style) for style in styles]
     values_M3[:, 2] = [reward_F[one.row : one.row + s.return_steps].sum() for one in segments]
-    for part, _, results in run_batches(run.engine, requests, s.batch):
+    for part, _, results in run.run_batches(requests):
         values_M3[part, 1] += [one.prediction.reward or 0.0 for one in results if one.prediction is not None]
         run.progress("heads, returns")
     run.counts["return_segments"] = len(segments)

@@ -23,10 +23,9 @@ from playloom.actions.codec import SLOT_SIZES
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.report import Row, is_significant
 from playloom.evaluation.segments import EvaluationContext, Progress, Segment, encode, segment_episodes
+from playloom.inference.features import hidden_states
 from playloom.models.checkpoint import WorldModel
-from playloom.models.decode_order import schedule
-from playloom.models.sequence import NO_TOKEN, TokenGroup
-from playloom.models.transformer.transformer import interleave, position_inputs
+from playloom.models.sequence import TokenGroup
 
 ROW_DELAYS = (4, 2, 1)
 """Row delays compared with raster order, as far as the model supports them."""
@@ -50,7 +49,9 @@ def evaluate(run: EvaluationContext) -> None:
         heldout = (likelihood(run.model, windows.codes_BTN, windows.actions, s.row_delay), windows)
         run.progress("likelihood, held out")
     run.rows += likelihood_rows(orders, order_name(s.row_delay), test, gaps, heldout)
-    run.curves["likelihood"] = {name: one.means for name, one in orders.items()}
+    run.curves["likelihood"] = {
+        name: {kind: float(values_B.mean()) for kind, values_B in one.items()} for name, one in orders.items()
+    }
     run.curves["alignment"] = {name: {"mean": gap.mean(), "windows": gap} for name, gap in gaps.items()}
     run.counts["likelihood_windows"] = len(segments)
 
@@ -80,6 +81,10 @@ class Windows:
         return np.roll(self.actions, len(self.actions) // 2, axis=0)
 
 
+Likelihood = dict[str, NDArray[np.float64]]
+"""Per window [B]: cross-entropy of `image` codes, `buttons` (and triggers) and `sticks`, nats; their `..._accuracy`."""
+
+
 class Baseline(NamedTuple):
     """Metrics of one kind of token without a model. Entropies are those of the test tokens, which favours them."""
 
@@ -89,23 +94,6 @@ class Baseline(NamedTuple):
     """Share of tokens equal to those one step before."""
     given_last: float = math.nan
     """Mean conditional entropy given the value one step before, nats; NaN for image codes."""
-
-
-class Likelihood(NamedTuple):
-    """Likelihood of windows in one decoding order."""
-
-    by_window: dict[str, NDArray[np.float64]]
-    """Per window [B]: cross-entropy of `image` codes, `buttons` (and triggers) and `sticks`, nats; `image_accuracy`."""
-
-    @property
-    def image_B(self) -> NDArray[np.float64]:
-        """Cross-entropy of image codes, per window."""
-        return self.by_window["image"]
-
-    @property
-    def means(self) -> dict[str, float]:
-        """Means over the windows."""
-        return {name: float(values_B.mean()) for name, values_B in self.by_window.items()}
 
 
 def windows_at(model: WorldModel, dataset: FrameDataset, segments: Sequence[Segment]) -> Windows:
@@ -132,7 +120,10 @@ def likelihood(
     names, found = [f"{kind}{what}" for kind in ("image", "buttons", "sticks") for what in ("", "_accuracy")], []
     for first in range(0, len(codes_BTN), batch):
         part = slice(first, first + batch)
-        codes, values, hidden_BTPD = hidden_states(model, codes_BTN[part], actions_BTA[part], row_delay)
+        hidden_BTPD = hidden_states(model, codes_BTN[part], actions_BTA[part], row_delay)[:, 1:]
+        codes, values = (
+            torch.from_numpy(x[part, 1:].astype(np.int64)).to(model.device) for x in (codes_BTN, actions_BTA)
+        )
         group = model.config.layout.image_group
         image = _score(model, group, hidden_BTPD[:, :, list(group.positions)], codes)
         actions = [
@@ -142,23 +133,7 @@ def likelihood(
         both = [torch.stack(tensors, dim=-1) for tensors in zip(*actions, strict=True)]
         parts = [*image, *(x_BTA[..., slots] for slots in (BUTTONS, STICKS) for x_BTA in both)]
         found.append(torch.stack([x.double().mean((1, 2)) for x in parts]).cpu().numpy())
-    return Likelihood(by_window=dict(zip(names, np.concatenate(found, axis=1), strict=True)))
-
-
-@torch.inference_mode()
-def hidden_states(
-    model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], row_delay: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return codes, action values and hidden states [B, T - 1, P, D] of all steps but the first, teacher-forced."""
-    layout = model.config.layout
-    codes = torch.as_tensor(codes_BTN, device=model.device)
-    values = torch.as_tensor(actions_BTA.astype(np.int64), device=model.device)
-    tokens_BTK = interleave(layout, codes, values)
-    taken_BTA = tokens_BTK[..., layout.image_slots :]
-    previous_BTA = F.pad(taken_BTA[:, :-1], (0, 0, 1, 0), value=NO_TOKEN)
-    own_PP = torch.as_tensor(schedule(layout, row_delay).visible_PP, device=model.device)
-    hidden = model.transformer(position_inputs(layout, tokens_BTK), own_PP, previous_BTA)
-    return codes[:, 1:], values[:, 1:], hidden[:, 1:]
+    return dict(zip(names, np.concatenate(found, axis=1), strict=True))
 
 
 def _score(model: WorldModel, group: TokenGroup, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,9 +190,9 @@ def measure_likelihood(
     wrong = {"one step late": windows.shifted(-1), "one step early": windows.shifted(1)}
     if len(windows.codes_BTN) > 1:
         wrong["of another window"] = windows.shuffled()
-    true_B, gaps = orders[order_name(main)].image_B, {}
+    true_B, gaps = orders[order_name(main)]["image"], {}
     for name, actions in wrong.items():
-        gaps[name] = likelihood(model, windows.codes_BTN, actions, main).image_B - true_B
+        gaps[name] = likelihood(model, windows.codes_BTN, actions, main)["image"] - true_B
         progress(f"alignment, actions {name}")
     return orders, gaps
 
@@ -231,9 +206,9 @@ def likelihood_rows(
 ) -> list[Row]:
     """Return the report rows of likelihood and alignment; `order` is the name of the order used for generation."""
     row = partial(Row.of, "likelihood", episodes_M=windows.episodes_B)
-    main, bases = orders[order].by_window, baselines(windows)
+    main, bases = orders[order], baselines(windows)
     beside, title = {"marginal": bases["image"].marginal}, "image cross-entropy"
-    rows = [row(f"{title}, {each}", one.image_B, "nats", beside) for each, one in orders.items()]
+    rows = [row(f"{title}, {each}", one["image"], "nats", beside) for each, one in orders.items()]
     accuracy = {"code of the last frame": bases["image"].repeat}
     rows.append(row(f"image accuracy, {order}", main["image_accuracy"], "%", accuracy))
     for kind in ("sticks", "buttons"):
@@ -244,11 +219,9 @@ def likelihood_rows(
     if heldout is not None:
         other, apart = heldout
         beside, name = {"marginal": baselines(apart)["image"].marginal}, f"{title}, held out, {order}"
-        rows.append(row(name, other.image_B, "nats", beside, episodes_M=apart.episodes_B))
-    gap, true = (
-        partial(Row.of, "alignment", episodes_M=windows.episodes_B),
-        {"true actions": float(main["image"].mean())},
-    )
+        rows.append(row(name, other["image"], "nats", beside, episodes_M=apart.episodes_B))
+    gap = partial(Row.of, "alignment", episodes_M=windows.episodes_B)
+    true = {"true actions": float(main["image"].mean())}
     for name, gap_B in gaps.items():
         passed = is_significant(gap_B, windows.episodes_B)
         rows.append(gap(f"gap with actions {name}", gap_B, "nats", true, "> 2 SE", passed))

@@ -20,20 +20,16 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
-from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row, standard_error
 from playloom.evaluation.segments import (
     EvaluationContext,
-    Progress,
     Segment,
     reconstruct,
-    rollout_frames,
     segment_episodes,
     with_codes,
 )
-from playloom.inference.engine import Engine
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import WorldModel, require_networks
+from playloom.models.checkpoint import WorldModel
 
 HEIGHT = 0.3
 """Height of an object, over picture height: 54 pixels of 180."""
@@ -61,7 +57,7 @@ def evaluate(run: EvaluationContext) -> None:
         return
     candidates = run.segments(CANDIDATES * s.persistency_segments, 1)
     segments = static_segments(run.dataset, candidates, s.persistency_segments)
-    result = measure_persistency(run.engine, run.dataset, segments, s, run.progress)
+    result = measure_persistency(run, segments)
     run.rows += persistency_rows(result)
     run.curves["persistency"] = persistency_curves(result)
     run.counts["persistency_segments"] = len(segments)
@@ -252,25 +248,19 @@ class Persistency:
     """The same for the segments that have an object."""
 
 
-def measure_persistency(
-    engine: Engine,
-    dataset: FrameDataset,
-    segments: Sequence[Segment],
-    settings: EvaluationSettings,
-    progress: Progress = lambda _: None,
-) -> Persistency:
+def measure_persistency(run: EvaluationContext, segments: Sequence[Segment]) -> Persistency:
     """Paste an object at every segment (see `make_edits`), generate at rest, and search for it.
 
-    Rollouts have the same seeds with the object and without. `progress` is called after every set of rollouts.
+    Rollouts have the same seeds with the object and without.
     """
-    s, past, episodes_M = settings, segments[0].past, segment_episodes(dataset, segments)
-    prompts = [segment.prompt(dataset) for segment in segments]
-    edits, kept = make_edits(require_networks(engine.model), prompts, s.persistency_kept)
+    s, past, episodes_M = run.settings, segments[0].past, segment_episodes(run.dataset, segments)
+    prompts = [segment.prompt(run.dataset) for segment in segments]
+    edits, kept = make_edits(run.model, prompts, s.persistency_kept)
     actions = [np.tile(REST_VALUES, (s.persistency_steps, 1))] * len(edits)
 
     def rollouts(prompts: list[Prompt], seed: int = s.seed) -> Sequence[Pictures]:
-        frames = [*rollout_frames(engine, prompts, actions, dataclasses.replace(s, seed=seed))] if prompts else []
-        progress("persistency")
+        frames = [*run.changed(seed=seed).rollout_frames(prompts, actions)] if prompts else []
+        run.progress("persistency")
         return frames
 
     def shares(templates: list[Template], frames: Sequence[Pictures]) -> Grid:

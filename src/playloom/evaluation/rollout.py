@@ -24,18 +24,15 @@ from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import MOTION_TOLERANCE, Row, is_significant, standard_error
 from playloom.evaluation.segments import (
     EvaluationContext,
-    Progress,
     Segment,
     decode,
     encode,
     episodes_of,
     frames_after,
     reconstruct,
-    rollout_batches,
     segment_episodes,
 )
-from playloom.inference.engine import Engine
-from playloom.models.checkpoint import WorldModel, require_networks
+from playloom.models.checkpoint import WorldModel
 from playloom.models.tokenizer.metrics import PSNR_CAP, luma, psnr, sharpness, ssim
 from playloom.models.tokenizer.quantizer import codebook_use
 
@@ -136,17 +133,17 @@ def evaluate(run: EvaluationContext) -> None:
     """Measure long rollouts, short ones (greedy, held out, with wrong actions), and the collapse of sharpness."""
     s = run.settings
     segments = run.segments(s.horizon_segments, s.horizon_reach)
-    measure = partial(measure_rollout, run.engine, run.dataset, progress=run.progress)
     mean_HWC = mean_frame(run.dataset, draw_rows(run.test, s.frames, s.seed))
-    test = measure(segments, s, steps=s.horizon_reach, detail=(*_DETAIL, s.collapse_step), mean_HWC=mean_HWC)
-    shuffled = measure(segments, s, steps=min(max(_TARGETS), s.horizon_steps), shuffled=True)
+    detail = (*_DETAIL, s.collapse_step)
+    test = measure_rollout(run, segments, steps=s.horizon_reach, detail=detail, mean_HWC=mean_HWC)
+    shuffled = measure_rollout(run, segments, steps=min(max(_TARGETS), s.horizon_steps), shuffled=True)
     greedy = heldout = None
     if s.greedy_segments:
-        cold = dataclasses.replace(s, sampling=dataclasses.replace(s.sampling, temperature=0.0))
-        greedy = measure(segments[: s.greedy_segments], cold, steps=s.greedy_steps)
+        cold = run.changed(sampling=dataclasses.replace(s.sampling, temperature=0.0))
+        greedy = measure_rollout(cold, segments[: s.greedy_segments], steps=s.greedy_steps)
         if run.heldout:
             apart = run.segments(s.greedy_segments, s.greedy_steps, heldout=True)
-            heldout = measure(apart, s, steps=s.greedy_steps)
+            heldout = measure_rollout(run, apart, steps=s.greedy_steps)
     run.rows += [*rollout_rows(test, greedy, heldout), *action_rows(test, shuffled)]
     run.rows += collapse_rows(test, s.collapse_step)
     run.curves["horizon"] = rollout_curves(test)
@@ -188,11 +185,8 @@ class RolloutMetrics:
 
 
 def measure_rollout(
-    engine: Engine,
-    dataset: FrameDataset,
+    run: EvaluationContext,
     segments: Sequence[Segment],
-    settings: EvaluationSettings,
-    progress: Progress = lambda _: None,
     *,
     steps: int,
     detail: Sequence[int] = (),
@@ -202,9 +196,9 @@ def measure_rollout(
     """Generate `steps` steps from every segment and compare with the recording; `detail` has the steps of `Detail`.
 
     `mean_HWC` is the mean frame of the recordings. `shuffled` gives every rollout the recorded actions of another
-    segment, half the set away. `progress` is called after each step of each batch.
+    segment, half the set away.
     """
-    count, model = len(segments), require_networks(engine.model)
+    count, dataset = len(segments), run.dataset
 
     def empty(*more: int) -> NDArray[np.float64]:
         return np.full((count, steps, *more), np.nan)
@@ -213,7 +207,7 @@ def measure_rollout(
         episodes_M=segment_episodes(dataset, segments),
         **{name: empty() for name in ("dream_MS", "repeat_MS", "mean_MS")},
         **{name: empty(2) for name in ("sharpness_MS2", "motion_MS2")},
-        codes_MSN=np.empty((count, steps, model.config.layout.image_slots), np.int32),
+        codes_MSN=np.empty((count, steps, run.model.config.layout.image_slots), np.int32),
         detail={step: Detail(*(np.empty(count) for _ in Detail._fields)) for step in detail if step <= steps},
     )
     last = frames_after(dataset, segments, 0)
@@ -221,7 +215,7 @@ def measure_rollout(
     prompts = [segment.prompt(dataset) for segment in segments]
     actions = np.stack([segment.future_actions(dataset, steps) for segment in segments])
     actions = np.roll(actions, count // 2, axis=0) if shuffled else actions
-    for rows, index, frames, codes in rollout_batches(engine, prompts, list(actions), settings):
+    for rows, index, frames, codes in run.rollout_batches(prompts, list(actions)):
         truth, at = frames_after(dataset, segments[rows], index + 1), (rows, index)
         both = np.stack([frames, truth])
         found.codes_MSN[at] = codes
@@ -231,11 +225,11 @@ def measure_rollout(
         found.sharpness_MS2[at], found.motion_MS2[at] = sharpness(both).T, motion(before[:, rows], both).T
         before[:, rows] = both
         if one := found.detail.get(index + 1):
-            again = reconstruct(model, truth)
+            again = reconstruct(run.model, truth)
             one.ceiling_M[rows], one.model_M[rows] = psnr(again, truth, PSNR_CAP), psnr(frames, again, PSNR_CAP)
             one.ssim_M[rows], one.repeat_ssim_M[rows] = ssim(frames, truth), ssim(last[rows], truth)
             one.ceiling_sharpness_M[rows] = sharpness(again)
-        progress("horizon")
+        run.progress("horizon")
     return found
 
 

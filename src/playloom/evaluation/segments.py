@@ -56,14 +56,14 @@ class Segment:
         return np.array(dataset.frames_FHWC[self.row + 1 : self.row + 1 + steps])
 
 
-@dataclass(kw_only=True)
+@dataclass
 class EvaluationContext:
     """Inputs that the parts of an evaluation share, and their results so far."""
 
     engine: Engine
     dataset: FrameDataset
     settings: EvaluationSettings
-    progress: Progress
+    progress: Progress = lambda _: None
     rows: list[Row] = field(default_factory=list)
     """Rows of the report."""
     curves: dict[str, Any] = field(default_factory=dict)
@@ -90,6 +90,43 @@ class EvaluationContext:
         past = self.model.config.transformer.context_steps + extra
         episodes = self.heldout if heldout else self.test
         return choose_segments(self.dataset, episodes, count=count, past=past, future=future, seed=self.settings.seed)
+
+    def changed(self, **settings: Any) -> EvaluationContext:
+        """Return this context with some other settings, and the same results."""
+        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, **settings))
+
+    def requests(self, prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]]) -> list[GenerationRequest]:
+        """Return requests to generate from prompts under actions, uint8 [S, 16]; number i has the seed + i."""
+        sampling, seed = self.settings.sampling, self.settings.seed
+        return [
+            GenerationRequest(prompt=prompt, steps=len(held), actions_SA=held, sampling=sampling, seed=seed + index)
+            for index, (prompt, held) in enumerate(zip(prompts, actions, strict=True))
+        ]
+
+    def run_batches(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[slice, int, list[StepResult]]]:
+        """Generate in batches; yields the indices of a batch's requests, the step from 0, and their results."""
+        for first in range(0, len(requests), self.settings.batch):
+            for results in self.engine.dream_batch(requests[first : first + self.settings.batch]):
+                yield slice(first, first + len(results)), results[0].index, results
+
+    def rollout_batches(
+        self, prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]]
+    ) -> Iterator[tuple[slice, int, NDArray[np.uint8], NDArray[np.int64]]]:
+        """Generate from every prompt under its actions, see `requests`.
+
+        Yields the indices of a batch's rollouts, the step from 0, frames, uint8 [B, H, W, 3], and codes, int64 [B, N].
+        """
+        for rows, step, results in self.run_batches(self.requests(prompts, actions)):
+            pairs = [(r.frame_HWC, r.codes_N) for r in results if r.frame_HWC is not None and r.codes_N is not None]
+            frames, codes = zip(*pairs, strict=True)
+            yield rows, step, np.stack(frames), np.stack(codes)
+
+    def rollout_frames(self, prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Return all frames of short rollouts, uint8 [rollouts, S, H, W, 3]; see `rollout_batches`."""
+        frames = np.empty((len(prompts), len(actions[0]), *prompts[0].frames_THWC.shape[1:]), np.uint8)
+        for rows, step, frames_BHWC, _ in self.rollout_batches(prompts, actions):
+            frames[rows, step] = frames_BHWC
+        return frames
 
 
 def episodes_of(dataset: FrameDataset, rows: ArrayLike) -> NDArray[np.int64]:
@@ -136,49 +173,6 @@ def choose_segments(
 def alive_episodes(dataset: FrameDataset, episodes: Sequence[EpisodeSlice]) -> Sequence[EpisodeSlice]:
     """Return the stretches without dead steps; the whole episodes where the dataset does not record deaths."""
     return alive_spans(episodes, dataset.column("dead")) if "dead" in dataset.state_columns else episodes
-
-
-def run_batches(
-    engine: Engine, requests: Sequence[GenerationRequest], batch: int
-) -> Iterator[tuple[slice, int, list[StepResult]]]:
-    """Generate in batches; yields the indices of a batch's requests, the step from 0, and their results."""
-    for first in range(0, len(requests), batch):
-        for results in engine.dream_batch(requests[first : first + batch]):
-            yield slice(first, first + len(results)), results[0].index, results
-
-
-def rollout_requests(
-    prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]], settings: EvaluationSettings
-) -> list[GenerationRequest]:
-    """Return requests to generate from prompts under actions, uint8 [S, 16]; number i has the seed of settings + i."""
-    sampling, seed = settings.sampling, settings.seed
-    return [
-        GenerationRequest(prompt=prompt, steps=len(held), actions_SA=held, sampling=sampling, seed=seed + index)
-        for index, (prompt, held) in enumerate(zip(prompts, actions, strict=True))
-    ]
-
-
-def rollout_batches(
-    engine: Engine, prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]], settings: EvaluationSettings
-) -> Iterator[tuple[slice, int, NDArray[np.uint8], NDArray[np.int64]]]:
-    """Generate from every prompt under its actions, see `rollout_requests`.
-
-    Yields the indices of a batch's rollouts, the step from 0, frames, uint8 [B, H, W, 3], and codes, int64 [B, N].
-    """
-    for rows, step, results in run_batches(engine, rollout_requests(prompts, actions, settings), settings.batch):
-        pairs = [(r.frame_HWC, r.codes_N) for r in results if r.frame_HWC is not None and r.codes_N is not None]
-        frames, codes = zip(*pairs, strict=True)
-        yield rows, step, np.stack(frames), np.stack(codes)
-
-
-def rollout_frames(
-    engine: Engine, prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]], settings: EvaluationSettings
-) -> NDArray[np.uint8]:
-    """Return all frames of short rollouts, uint8 [rollouts, S, H, W, 3]; see `rollout_batches`."""
-    frames = np.empty((len(prompts), len(actions[0]), *prompts[0].frames_THWC.shape[1:]), np.uint8)
-    for rows, step, frames_BHWC, _ in rollout_batches(engine, prompts, actions, settings):
-        frames[rows, step] = frames_BHWC
-    return frames
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from playloom.errors import RecordingError
 from playloom.evaluation import control, diversity, drift, heads, inverse_dynamics, likelihood, persistency, rollout
 from playloom.evaluation.config import EvaluationSettings, require_extra
 from playloom.evaluation.report import Report, rollout_plot, rollout_strip
-from playloom.evaluation.segments import EvaluationContext, Progress, rollout_frames
+from playloom.evaluation.segments import EvaluationContext, Progress
 from playloom.inference.engine import Engine
 from playloom.media.images import write_picture
 from playloom.models.checkpoint import WorldModel
@@ -107,7 +107,7 @@ def evaluate(
     started, seconds = time.perf_counter(), dict[str, float]()
     engine = Engine(model, row_delay=settings.row_delay, backend=settings.backend)
     model.config.tokenizer.check_size(dataset.frames_FHWC[:1])
-    run = EvaluationContext(engine=engine, dataset=dataset, settings=settings, progress=progress)
+    run = EvaluationContext(engine, dataset, settings, progress)
 
     def report(**more: object) -> Report:
         spent = {**seconds, "all": round(time.perf_counter() - started, 1)}
@@ -149,7 +149,7 @@ def _draw(run: EvaluationContext, folder: Path) -> None:
     write_picture(folder / "horizon.png", plot)
     segment = run.segments(s.horizon_segments, s.horizon_reach)[0]
     actions = segment.future_actions(run.dataset, s.horizon_steps)
-    (generated,) = rollout_frames(run.engine, [segment.prompt(run.dataset)], [actions], s)
+    (generated,) = run.rollout_frames([segment.prompt(run.dataset)], [actions])
     steps = [step for step in (1, 2, 3, 5, 10, 15, 20, 30) if step <= s.horizon_steps]
     real = segment.future_frames(run.dataset, s.horizon_steps)
     sheet = rollout_strip(real, generated, actions, steps, f"{name}, recorded actions")

@@ -1,19 +1,16 @@
-"""Interface between an engine and what runs the networks: torch or onnxruntime. Arrays are NumPy's."""
+"""Choice of what runs the networks, torch or onnxruntime, and what both return to an engine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from importlib.util import find_spec
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.device import pick_device
 from playloom.errors import BadInputError, ConfigError, MissingExtraError, did_you_mean
-from playloom.inference.batch_cache import CacheSlot
-from playloom.inference.sampling import Sampling
 from playloom.models.folder import ModelDescription
 from playloom.models.heads import StepPrediction
 from playloom.models.onnx import DESCRIPTION
@@ -66,43 +63,3 @@ def choose_backend(name: BackendName, model: ModelDescription, device: str = "au
             f"export onnx {model.folder}), or get it with: pip install 'playloom[train]'"
         )
     return "torch"
-
-
-class Backend(Protocol):
-    """Networks of one model. States of a call are in the order of the decoder's `arrange`."""
-
-    name: ChosenBackend
-    device: str
-    decoder: Any
-    """States of dreams and their places in a cache: `begin`, `arrange`, `fork`, `close`, `bytes_each`."""
-
-    def call(self) -> AbstractContextManager[None]:
-        """Return the context of one engine call."""
-
-    def source(self, seed: int) -> Any:
-        """Return a random generator for one dream."""
-
-    def copy_source(self, source: Any) -> Any:
-        """Return a generator that draws the same from here on."""
-
-    def encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Return the frames' codes, [T, N]."""
-
-    def decode(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the frames of codes, [T, H, W, 3]."""
-
-    def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
-        """Open a step in every dream with a given frame."""
-
-    def give_action(self, states: Sequence[CacheSlot], values_BA: NDArray[np.int64]) -> None:
-        """Complete the open steps with given actions."""
-
-    def dream_frame(
-        self, states: Sequence[CacheSlot], samplings: Sequence[Sampling], sources: Sequence[Any], *, entropy: bool
-    ) -> GeneratedFrames:
-        """Open a step in every dream with a generated frame; `entropy`: measure it."""
-
-    def dream_action(
-        self, states: Sequence[CacheSlot], samplings: Sequence[Sampling], sources: Sequence[Any]
-    ) -> NDArray[np.int64]:
-        """Complete the open steps with sampled actions; returns their values, [B, A]."""

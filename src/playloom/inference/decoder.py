@@ -1,180 +1,301 @@
-"""Decoding with torch: every token is run once, with a KV cache. See `StepDecoder`."""
+"""Steps of many dreams with a KV cache, whatever runs the passes: states, chunks of a step, order of the work.
+
+All dreams of a call advance as one batch, whatever the length of their contexts. With absolute positions every position
+changes when the window slides, so its last steps are run again, here and nowhere else.
+
+Each dream has one row of tokens, keys and values in the cache, without gaps. Dreams that advance together have adjacent
+rows, so that a run reads them as one view.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+import numpy as np
 
-from playloom.inference.batch_cache import CacheSlot
-from playloom.inference.cuda_graphs import CaptureKey, FrameGraphs, Work, cuda_capture
-from playloom.inference.step_decoder import Batch, Chunk, DecodingPlan, StepDecoder
-from playloom.inference.torch_sampling import BatchSampler
+from playloom.errors import ResourceError
 from playloom.models.decode_order import Schedule
-from playloom.models.heads_network import pool
-from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
-from playloom.models.transformer.config import Window
-from playloom.models.transformer.kv_cache import AttentionSpan
-from playloom.models.transformer.transformer import StepEmbeddings, Transformer
+from playloom.models.sequence import NO_TOKEN, StepLayout
+from playloom.models.transformer.config import TransformerConfig
+from playloom.models.transformer.kv_cache import KeyValueCache
 
 
 @dataclass(frozen=True)
-class _DeviceMemory:
-    device: torch.device
-    dtype: torch.dtype
+class Memory:
+    """Allocator of a cache's arrays: here NumPy's, and in a subclass tensors on a device."""
+
+    device: Any
+    dtype: Any  # of keys and values
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        """Return an array of keys or values."""
+        return np.zeros(shape, self.dtype)
+
+    def tokens(self, rows: int, columns: int) -> Any:
+        """Return an int64 array of `NO_TOKEN`."""
+        return np.full((rows, columns), NO_TOKEN, np.int64)
+
+    def copy(self, array: Any) -> Any:
+        """Return a copy of an array."""
+        return array.copy()
+
+
+@dataclass(kw_only=True, eq=False)
+class CacheSlot:
+    """A decoder's state of one dream."""
+
+    past: int = 0  # complete steps in the cache, which is the open step's index. Restarts when a window is run again
+    row: int | None = None  # row in the batch cache; None: see `saved`, or the dream has not begun
+    saved: list[Any] | None = None
+    """A copy of the dream's row while it has none in the batch cache; branches share it until their first step."""
+    window: deque[Any] = field(default_factory=deque)  # tokens of complete steps that the decoder will run again
+
+
+class BatchCache:
+    """Rows 0 to n - 1 belong to n dreams."""
+
+    def __init__(self, config: TransformerConfig, layout: StepLayout, memory: Memory) -> None:
+        self.config, self.layout, self.memory = config, layout, memory
+        self.slots: list[CacheSlot] = []
+        self.generation = 0  # number of times that the arrays were replaced by larger ones
+        self._allocate_rows(0)
+
+    def _allocate_rows(self, rows: int) -> None:
+        cache = KeyValueCache.empty(self.config, self.layout.positions, rows, self.memory.zeros)
+        tokens_BC = self.memory.tokens(rows, self.layout.columns)
+        previous_BA = self.memory.tokens(rows, self.layout.action_slots)
+        self.cache, self.tokens_BC, self.previous_BA = cache, tokens_BC, previous_BA
 
     @property
-    def name(self) -> str:
-        return str(self.device)
+    def bytes_each(self) -> int:
+        """Memory of one row's keys and values."""
+        return KeyValueCache.bytes_each(self.config, self.layout.positions, self.memory.dtype.itemsize)
 
-    def zeros(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.zeros(shape, device=self.device, dtype=self.dtype)
+    def arrange(self, slots: Sequence[CacheSlot]) -> list[int]:
+        """Give the dreams adjacent rows; returns their indices in the order of the rows."""
+        for slot in slots:
+            if slot.row is None:
+                self._allocate(slot)
+        self._make_adjacent(slots)
+        return sorted(range(len(slots)), key=lambda index: slots[index].row or 0)
 
-    def tokens(self, rows: int, columns: int) -> Tensor:
-        return torch.full((rows, columns), NO_TOKEN, device=self.device)
-
-    def copy(self, array: Tensor) -> Tensor:
-        return array.clone()
-
-
-class CachedDecoder(StepDecoder):
-    """Steps of any number of dreams with torch."""
-
-    def __init__(
-        self, model: Transformer, layout: StepLayout, schedule: Schedule, *, with_features: bool = False
-    ) -> None:
-        """Make a decoder; `with_features`: keep the heads' input of each generated frame, see `features`."""
-        weight = model.token.weight
-        super().__init__(model.config, layout, schedule, _DeviceMemory(weight.device, weight.dtype))
-        self.model, self.device = model, weight.device
-        self.plan = DecodingPlan(layout, schedule, self._tensor)
-        self.graphs = FrameGraphs(cuda_capture(weight.device))
-        # The cost on a GPU is the number of kernels, on a CPU that of products (docs/speed.md).
-        self.as_matrices = weight.device.type == "cuda"
-        self._order_P = self._tensor(schedule.order_P)
-        self._offsets_A = torch.tensor(layout.vocab.action_offsets, device=weight.device)
-        self._with_features = with_features
-        self._features_BF = self._no_features()
-
-    def give_frame(self, states: Sequence[CacheSlot], codes_BN: Int[Tensor, "B N"]) -> None:
-        """Open a step in every dream with a given frame."""
-        batch = self.open_step(states)
-        batch.tokens_BC[:, : self.layout.image_slots] = codes_BN.to(self.device)
-        self._run(batch, self._tables(batch, self._steps(batch)), self.plan.frame)
-
-    def dream_frame(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B N"]:
-        """Open a step in every dream with a generated frame; returns its codes."""
-        batch = self.open_step(states)
-        self._run_captured(batch, "frame", partial(self._frame_passes, batch), draws)
-        return batch.tokens_BC[:, : self.layout.image_slots].clone()
-
-    def features(self, states: Sequence[CacheSlot]) -> Float[Tensor, "B F"]:
-        """Return the heads' input after the frames that `dream_frame` has just generated."""
-        return self._features(self.batch(states)).clone()
-
-    def give_action(self, states: Sequence[CacheSlot], values_BA: Int[Tensor, "B A"]) -> None:
-        """Complete the open steps with given actions."""
-        batch = self.batch(states)
-        batch.actions_BA[:] = values_BA.to(self.device) + self._offsets_A
-        self._run_captured(batch, "action", partial(self._action_pass, batch))
-        self.commit_step(batch)
-
-    def dream_action(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B A"]:
-        """Complete the open steps with sampled actions, slot by slot; returns their values."""
-        batch = self.batch(states)
-        tables = self._tables(batch, self._steps(batch))
-        for chunk, group in zip(self.plan.action_passes, self.layout.action_groups, strict=False):
-            self._run_and_draw(batch, tables, chunk, group, draws)
-        for chunk in self.plan.action_passes[self.layout.action_slots :]:
-            self._run(batch, tables, chunk)
-        values_BA = batch.actions_BA - self._offsets_A
-        self.commit_step(batch)
-        return values_BA
-
-    def _run_captured(self, batch: Batch, name: str, work: Work, draws: BatchSampler | None = None) -> None:
-        """Run `work`, as a CUDA graph once all contexts are full and every step is the same work."""
-        steps_B = self._steps(batch)
-        full = max(window.full_from for window in batch.cache.windows)
-        if any(state.past < full for state in batch.states):
-            work(steps_B, draws)
+    def release(self, slot: CacheSlot) -> None:
+        """Free the dream's row; the last row moves into the gap."""
+        if slot.row is None:
             return
-        key = CaptureKey(self.rows.generation, self.rows.cache.batch, batch.first, len(batch.states))
-        self.graphs.run(key, name, work, steps_B, draws)
+        last = len(self.slots) - 1
+        if last != slot.row:
+            for array in self._arrays():
+                array[slot.row] = array[last]
+            self.slots[slot.row], self.slots[last].row = self.slots[last], slot.row
+        self.slots.pop()
+        slot.row = None
 
-    def _action_pass(self, batch: Batch, steps_B: Tensor, draws: BatchSampler | None) -> None:
-        self._run(batch, self._tables(batch, steps_B), self.plan.action)
+    def save(self, slot: CacheSlot) -> None:
+        """Move the dream's row, if it has one, into a copy that branches can share."""
+        if slot.row is None:
+            return
+        slot.saved = [self.memory.copy(array[slot.row]) for array in self._arrays()]
+        self.release(slot)
 
-    def _frame_passes(self, batch: Batch, steps_B: Tensor, draws: BatchSampler | None) -> None:
-        assert draws is not None
-        tables = self._tables(batch, steps_B)
-        hidden = [
-            self._run_and_draw(batch, tables, chunk, self.layout.image_group, draws) for chunk in self.plan.frame_passes
-        ]
-        if self._with_features:
-            self._features(batch).copy_(pool(torch.cat(hidden, dim=1)))
+    def _arrays(self) -> list[Any]:
+        return [*self.cache.keys, *self.cache.values, self.tokens_BC, self.previous_BA]
 
-    def _run_and_draw(
-        self, batch: Batch, tables: StepEmbeddings, chunk: Chunk, group: TokenGroup, draws: BatchSampler
-    ) -> Tensor:
-        hidden_BQD = self._run(batch, tables, chunk)
-        hidden_BRD = hidden_BQD.index_select(1, chunk.row_R)
-        logits_BRC = self.model.logits(hidden_BRD, *group.span)
-        ids_BR = draws.sample(logits_BRC, chunk.draw_R) + group.first_id
-        batch.tokens_BC.index_copy_(1, chunk.slot_R, ids_BR)
-        return hidden_BQD
+    def _allocate(self, slot: CacheSlot) -> None:
+        row = len(self.slots)
+        if row == self.cache.batch:
+            self._grow()
+        slot.row = row
+        self.slots.append(slot)
+        if slot.saved is None:
+            self.tokens_BC[row] = NO_TOKEN
+            self.previous_BA[row] = NO_TOKEN
+        else:
+            for array, saved in zip(self._arrays(), slot.saved, strict=True):
+                array[row] = saved
+            slot.saved = None
 
-    def _run(self, batch: Batch, tables: StepEmbeddings, chunk: Chunk) -> Tensor:
-        inputs_BQ = batch.tokens_BC.index_select(1, chunk.column_Q)
-        return self.model.extend(inputs_BQ, tables, batch.cache, self._span(batch, chunk))
+    def _make_adjacent(self, slots: Sequence[CacheSlot]) -> None:
+        """Exchange as few rows as possible: choose the stretch that has most of the dreams already."""
+        wanted = {id(slot) for slot in slots}
+        inside = [id(slot) in wanted for slot in self.slots]
+        count = len(wanted)
+        first = max(range(len(inside) - count + 1), key=lambda start: sum(inside[start : start + count]))
+        leaving = [slot for slot in self.slots[first : first + count] if id(slot) not in wanted]
+        entering = [slot for slot in slots if not first <= (slot.row or 0) < first + count]
+        for one, other in zip(leaving, entering, strict=True):
+            self._exchange(one, other)
 
-    def _span(self, batch: Batch, chunk: Chunk) -> AttentionSpan:
-        """Build masks only where needed: for many passes in one run, or contexts of different length."""
-        steps = [state.past for state in batch.states]
-        masks: dict[Window, Tensor] = {}
-        for window in {*batch.cache.windows}:
-            seen = [window.past_count(step) for step in steps]
-            if min(seen) != max(seen):
-                masks[window] = self._mask_each(seen, chunk)
-            elif chunk.own_QL is not None:
-                masks[window] = self._mask_own(seen[0], chunk.own_QL)[None, None]
-        return AttentionSpan(step=max(steps), first=chunk.first, last=chunk.last, masks=masks)
+    def _exchange(self, one: CacheSlot, other: CacheSlot) -> None:
+        assert one.row is not None and other.row is not None
+        for array in self._arrays():  # one after the other: memory for one row of one layer
+            kept = self.memory.copy(array[one.row])
+            array[one.row] = array[other.row]
+            array[other.row] = kept
+        one.row, other.row = other.row, one.row
+        self.slots[one.row], self.slots[other.row] = one, other
 
-    def _mask_own(self, seen: int, own_QL: Tensor) -> Tensor:
-        return torch.nn.functional.pad(own_QL, (seen * self.layout.positions, 0), value=True)
+    def _grow(self) -> None:
+        """Make room for twice as many rows or, where that does not fit, for one more."""
+        used, old = self.cache.batch, self._arrays()
+        for room in dict.fromkeys((max(1, 2 * used), used + 1)):
+            try:
+                self._allocate_rows(room)
+            except (RuntimeError, MemoryError):  # torch raises the former, on every device
+                continue
+            for new, array in zip(self._arrays(), old, strict=True):
+                new[:used] = array
+            self.generation += 1
+            return
+        raise ResourceError(
+            f"out of memory on {self.memory.device}: a session needs {self.bytes_each:,} bytes and {used} are open; "
+            "close some first"
+        )
 
-    def _mask_each(self, seen: list[int], chunk: Chunk) -> Tensor:
-        """Bool [B, 1, Q or 1, R] over the past of the longest context and the step's own positions."""
-        positions, most = self.layout.positions, max(seen)
-        seen_B = torch.tensor(seen, device=self.device)
-        position_R = torch.arange(most * positions + chunk.last, device=self.device)
-        past_B1R = (position_R >= (most - seen_B[:, None]) * positions)[:, None]
-        if chunk.own_QL is None:
-            return past_B1R[:, None]
-        return (past_B1R & self._mask_own(most, chunk.own_QL))[:, None]
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chunk:
+    """Consecutive passes of one step in one run of the network: one (decoding), or many given ones (prefill).
+
+    Its arrays are int64 or bool: tensors, or NumPy arrays.
+    """
+
+    first: int
+    last: int  # one past the last position
+    order_Q: Any  # place of each position in decoding order
+    column_Q: Any  # column of the token row that each position reads
+    row_R: Any  # positions of the chunk that predict a slot
+    slot_R: Any  # the slots they predict
+    draw_R: Any  # the same slots, counted from the first of their kind (image or action)
+    own_QL: Any | None  # attention mask over the step's positions before `last`; None: all of them
+
+
+class DecodingPlan:
+    """The chunks of one step; `array` makes a decoder's kind of array of a NumPy array."""
+
+    def __init__(self, layout: StepLayout, schedule: Schedule, array: Callable[[Any], Any] = np.asarray) -> None:
+        self.layout, self.schedule, self._array = layout, schedule, array
+        actions, end = schedule.image_passes, schedule.passes
+        self.frame_passes = [self._chunk(index, index + 1) for index in range(actions)]
+        self.action_passes = [self._chunk(index, index + 1) for index in range(actions, end)]
+        self.frame, self.action, self.whole = self._chunk(0, actions), self._chunk(actions, end), self._chunk(0, end)
+
+    def _chunk(self, first: int, last: int) -> Chunk:
+        start, stop = self.schedule.span(first, last)
+        positions_Q = self.schedule.order_P[start:stop]
+        target_Q = self.layout.target_P[positions_Q]
+        slot_R = target_Q[target_Q >= 0]
+        pass_P = self.schedule.pass_P[self.schedule.order_P]
+        own_QL = pass_P[None, :stop] <= pass_P[start:stop, None]
+        return Chunk(
+            first=start,
+            last=stop,
+            order_Q=self._array(np.arange(start, stop)),
+            column_Q=self._array(self.layout.column_P[positions_Q]),
+            row_R=self._array((target_Q >= 0).nonzero()[0]),
+            slot_R=self._array(slot_R),
+            draw_R=self._array(np.where(slot_R < self.layout.image_slots, slot_R, slot_R - self.layout.image_slots)),
+            own_QL=self._array(own_QL) if last - first > 1 else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Rows of the dreams of one call."""
+
+    states: Sequence[CacheSlot]
+    first: int
+    tokens_BC: Any
+    actions_BA: Any
+    previous_BA: Any
+    cache: KeyValueCache
+
+    def advance_step(self) -> None:
+        """Start the next step's row of tokens."""
+        self.previous_BA[:] = self.actions_BA
+        self.tokens_BC[:, -1] = self.tokens_BC[:, -3]
+
+
+class StepDecoder(ABC):
+    """Steps of any number of dreams. The states of a call must be in the order of `arrange`."""
+
+    def __init__(self, config: TransformerConfig, layout: StepLayout, schedule: Schedule, memory: Memory) -> None:
+        self.config, self.layout, self.schedule = config, layout, schedule
+        self.rows = BatchCache(config, layout, memory)
+        self.slides = config.positions == "absolute"
+
+    @property
+    def bytes_each(self) -> int:
+        """Memory of one dream's cache."""
+        return self.rows.bytes_each
+
+    def begin(self) -> CacheSlot:
+        """Return the state of an empty dream."""
+        keep = self.config.context_steps - 1 if self.slides else 0
+        return CacheSlot(window=deque(maxlen=keep))
+
+    def arrange(self, states: Sequence[CacheSlot]) -> list[int]:
+        """See `BatchCache.arrange`."""
+        return self.rows.arrange(states)
+
+    def fork(self, state: CacheSlot) -> CacheSlot:
+        """Return a copy of the state. Its memory is shared until the first step of one of the two."""
+        self.rows.save(state)
+        window = deque(state.window, maxlen=state.window.maxlen)
+        return CacheSlot(past=state.past, saved=state.saved, window=window)
+
+    def close(self, state: CacheSlot) -> None:
+        """Free the dream's memory."""
+        self.rows.release(state)
+        state.saved = None
+
+    @abstractmethod
     def run_whole_step(self, batch: Batch) -> None:
-        """See `StepDecoder.run_whole_step`."""
-        self._run(batch, self._tables(batch, self._steps(batch)), self.plan.whole)
+        """Run all positions of a step whose tokens are given; cache their keys and values."""
 
-    def _features(self, batch: Batch) -> Tensor:
-        """Heads' input, read at once after the frame that wrote it: not part of a dream's state."""
-        if len(self._features_BF) != self.rows.cache.batch:
-            self._features_BF = self._no_features()
-        return self._features_BF[batch.first : batch.first + len(batch.states)]
+    def open_step(self, states: Sequence[CacheSlot]) -> Batch:
+        """Open a step in every dream."""
+        for state in states:
+            if self.slides and state.past >= self.config.context_steps:
+                self._prefill_again(state)
+        batch = self.batch(states)
+        batch.advance_step()
+        return batch
 
-    def _no_features(self) -> Tensor:
-        return torch.zeros(self.rows.cache.batch, 2 * self.config.width, device=self.device)
+    def commit_step(self, batch: Batch) -> None:
+        """Commit the step; until here a failed step can be repeated."""
+        batch.cache.commit([state.past for state in batch.states])
+        for state, tokens_C in zip(batch.states, batch.tokens_BC, strict=True):
+            state.past += 1
+            if self.slides:
+                state.window.append(self.rows.memory.copy(tokens_C))
 
-    def _tensor(self, values: Any) -> Tensor:
-        return torch.as_tensor(values, device=self.device)
+    def batch(self, states: Sequence[CacheSlot]) -> Batch:
+        """Return the rows of arranged dreams."""
+        first = states[0].row
+        assert first is not None and all(s.row == first + i for i, s in enumerate(states)), "not arranged"
+        rows = slice(first, first + len(states))
+        return Batch(
+            states=states,
+            first=first,
+            tokens_BC=self.rows.tokens_BC[rows],
+            actions_BA=self.rows.tokens_BC[rows, self.layout.image_slots : self.layout.slots],
+            previous_BA=self.rows.previous_BA[rows],
+            cache=self.rows.cache.rows(rows.start, rows.stop),
+        )
 
-    def _steps(self, batch: Batch) -> Tensor:
-        return torch.tensor([state.past for state in batch.states], device=self.device)
-
-    def _tables(self, batch: Batch, steps_B: Tensor) -> StepEmbeddings:
-        return self.model.begin(steps_B, self._order_P, batch.previous_BA, as_matrices=self.as_matrices)
+    def _prefill_again(self, state: CacheSlot) -> None:
+        again = CacheSlot(row=state.row)
+        batch = self.batch([again])
+        batch.tokens_BC[:] = NO_TOKEN
+        for kept_C in state.window:
+            batch.advance_step()
+            batch.tokens_BC[0, : self.layout.slots] = kept_C[: self.layout.slots]
+            self.run_whole_step(batch)
+            batch.cache.commit([again.past])
+            again.past += 1
+        state.past = again.past

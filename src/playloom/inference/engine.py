@@ -10,21 +10,25 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import check_values
 from playloom.errors import BadInputError
-from playloom.inference.backend import Backend, BackendName, choose_backend
-from playloom.inference.batch_cache import CacheSlot
+from playloom.inference.backend import BackendName, choose_backend
+from playloom.inference.decoder import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import PendingAction, PromptStep, Session, StepInput
 from playloom.inference.types import GenerationRequest, Mode, Prompt, StepResult, check_codes
 from playloom.models.decode_order import Schedule, schedule
 from playloom.models.folder import ModelDescription
 from playloom.models.heads import StepPrediction
+
+if TYPE_CHECKING:
+    from playloom.inference.onnx_backend import OnnxBackend
+    from playloom.inference.torch_backend import TorchBackend
 
 Frame = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None, float | None, StepPrediction | None]
 """A frame, uint8 [H, W, 3], its codes, int64 [N], their entropy, and the heads' prediction; or none of them."""
@@ -93,9 +97,9 @@ class Engine:
                 session.check_open()
             inputs = [StepInput(s, s.pending[0].action_A) for s in sessions if not s.ready]
             for batch in self._batches(inputs):
-                self.backend.give_frame(_states(batch), np.stack([i.session.pending[0].codes_N for i in batch]))
+                self.decoder.give_frame(_states(batch), np.stack([i.session.pending[0].codes_N for i in batch]))
             for batch in self._batches([item for item in inputs if item.action_A is not None]):
-                self.backend.give_action(_states(batch), _given_actions(batch))
+                self.decoder.give_action(_states(batch), _given_actions(batch))
             for item in inputs:
                 item.session.pending.popleft()
 
@@ -216,7 +220,7 @@ class Engine:
             given = batch[0].action_A is not None
             if given:
                 values_BA = _given_actions(batch)
-                self.backend.give_action(_states(batch), values_BA)
+                self.decoder.give_action(_states(batch), values_BA)
             else:
                 samplings = [item.session.sampling.of_actions for item in batch]
                 values_BA = self.backend.dream_action(_states(batch), samplings, _sources(batch))
@@ -232,7 +236,7 @@ class Engine:
                 found: Sequence[Frame] = [(None, None, None, None)] * len(batch)
             elif given:
                 codes_BN = self._encode(np.stack(given))
-                self.backend.give_frame(_states(batch), codes_BN)
+                self.decoder.give_frame(_states(batch), codes_BN)
                 found = [(frame, codes_N, None, None) for frame, codes_N in zip(given, codes_BN, strict=True)]
             else:
                 found = self._generated_frames(batch, entropy, decode)
@@ -290,7 +294,7 @@ def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepRe
     )
 
 
-def _open_backend(name: BackendName, model: ModelDescription, schedule: Schedule) -> Backend:
+def _open_backend(name: BackendName, model: ModelDescription, schedule: Schedule) -> TorchBackend | OnnxBackend:
     chosen = choose_backend(name, model)
     if chosen != "torch":
         from playloom.inference.onnx_backend import OnnxBackend

@@ -37,7 +37,8 @@ def recorded_features(
     Every row of the spans but their last is yielded once. Features see at least a full context, or half of it with
     absolute positions, except near the start of a span. `skip` leaves out a window by its rows.
     """
-    context = model.config.transformer.context_steps
+    context, order = model.config.transformer.context_steps, schedule(model.config.layout, row_delay)
+    frame_Q = order.positions_of(0, order.image_passes)
     absolute = model.config.transformer.positions == "absolute"
     steps, past = (context, context // 2) if absolute else (_CONTEXTS * context, context - 1)
     windows = [window for span in spans for window in _windows(span, steps, past)]
@@ -46,8 +47,9 @@ def recorded_features(
         same = list(group)
         for part in (same[index : index + batch] for index in range(0, len(same), batch)):
             rows_BT = np.array([first for first, _, _ in part])[:, None] + np.arange(length)
-            features_BTF = _features(model, codes_FN[rows_BT], actions_FA[rows_BT], row_delay)
-            for (first, kept, stop), features_TF in zip(part, features_BTF.cpu().numpy(), strict=True):
+            hidden_BTPD = hidden_states(model, codes_FN[rows_BT], actions_FA[rows_BT], row_delay)
+            features_BTF = pool(hidden_BTPD[:, :, frame_Q]).cpu().numpy()
+            for (first, kept, stop), features_TF in zip(part, features_BTF, strict=True):
                 yield np.arange(kept - 1, stop - 1), features_TF[kept - first :]
 
 
@@ -61,14 +63,15 @@ def _windows(span: EpisodeSlice, steps: int, past: int) -> Iterator[tuple[int, i
         kept = stop
 
 
-def _features(
+@torch.inference_mode()
+def hidden_states(
     model: WorldModel, codes_BTN: NDArray[np.integer], actions_BTA: NDArray[np.uint8], row_delay: int | None
 ) -> Tensor:
-    layout, order = model.config.layout, schedule(model.config.layout, row_delay)
+    """Return hidden states [B, T, P, D] of recorded steps, teacher-forced."""
+    layout = model.config.layout
     codes, values = (torch.from_numpy(x.astype(np.int64)).to(model.device) for x in (codes_BTN, actions_BTA))
     tokens_BTK = interleave(layout, codes, values)
     previous_BTA = F.pad(tokens_BTK[:, :-1, layout.image_slots :], (0, 0, 1, 0), value=NO_TOKEN)
-    own_PP = torch.as_tensor(order.visible_PP, device=model.device)
-    hidden_BTPD = model.transformer(position_inputs(layout, tokens_BTK), own_PP, previous_BTA)
-    frame_Q = order.positions_of(0, order.image_passes)
-    return pool(hidden_BTPD[:, :, frame_Q])
+    own_PP = torch.as_tensor(schedule(layout, row_delay).visible_PP, device=model.device)
+    hidden_BTPD: Tensor = model.transformer(position_inputs(layout, tokens_BTK), own_PP, previous_BTA)
+    return hidden_BTPD

@@ -1,32 +1,265 @@
-"""Networks run by onnxruntime on a CPU, from the graphs of `playloom export onnx`."""
+"""Networks run by onnxruntime on a CPU, from the graphs of `playloom export onnx`. See `StepDecoder`.
+
+The transformer's graph writes new keys and values into NumPy arrays, in place.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from functools import cached_property, partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.device import check_seed
-from playloom.errors import BadInputError, CheckpointError
-from playloom.inference.array_sampling import ArraySampler
+from playloom.device import check_seed, cpu_threads
+from playloom.errors import BadInputError, CheckpointError, MissingExtraError
 from playloom.inference.backend import ChosenBackend, GeneratedFrames
-from playloom.inference.batch_cache import CacheSlot
-from playloom.inference.onnx_decoder import OnnxDecoder
-from playloom.inference.onnx_sessions import GraphSessions
-from playloom.inference.sampling import Sampling
+from playloom.inference.decoder import Batch, CacheSlot, Chunk, DecodingPlan, Memory, StepDecoder
+from playloom.inference.sampling import ArraySampler, Sampling
 from playloom.json_io import read_json
 from playloom.models.decode_order import Schedule
 from playloom.models.folder import ModelDescription, check_fingerprint
 from playloom.models.heads import StepPrediction, predictions
 from playloom.models.onnx import DESCRIPTION
+from playloom.models.sequence import StepLayout, TokenGroup
+from playloom.models.transformer.config import TransformerConfig
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise MissingExtraError("onnxruntime is not installed; get it with: pip install onnxruntime") from error
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+_NONE = np.zeros(0, np.int64)
+# Upper bounds of attention scores. exp(-60) is nothing beside a visible score, and an ordinary number: of smaller ones
+# the processor computes with thirty times the effort.
+_VISIBLE, _HIDDEN = np.float32(np.inf), np.float32(-60.0)
+
+
+class GraphSessions:
+    """Sessions of one graph. Threads that each run a part of a batch do not wait for each other after every operator.
+
+    Each way has a copy of the weights, and most dreams need one way only, so a session is made on its first use.
+    """
+
+    def __init__(self, graph: Path) -> None:
+        if not graph.is_file():
+            raise CheckpointError(f"{graph} is missing; playloom export onnx again")
+        self._graph, self._count = graph, cpu_threads()
+        self._threads = ThreadPoolExecutor(self._count)
+
+    @cached_property
+    def together(self) -> onnxruntime.InferenceSession:
+        """The session whose runs have all threads."""
+        return self._open(self._count)
+
+    @cached_property
+    def apart(self) -> onnxruntime.InferenceSession:
+        """The session whose runs have one thread."""
+        return self._open(1)
+
+    def run(self, work: Callable[[onnxruntime.InferenceSession, Part], Result], parts: Sequence[Part]) -> list[Result]:
+        """Call `work` with a session and each part of a batch, at the same time; a single part has all threads."""
+        if len(parts) == 1:
+            return [work(self.together, parts[0])]
+        return list(self._threads.map(partial(work, self.apart), parts))
+
+    def parts(self, size: int) -> list[slice]:
+        """Divide a batch of a size among the threads."""
+        count = min(size, self._count)
+        return [slice(*pair) for pair in pairwise(size * number // count for number in range(count + 1))]
+
+    def _open(self, threads: int) -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Idle threads that spin hold the cores that others need: on a busy machine a frame takes twice as long.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            return onnxruntime.InferenceSession(str(self._graph), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its classes are not public
+            raise CheckpointError(f"{self._graph} is damaged ({error}); playloom export onnx again") from error
+
+
+class _Step:
+    """Inputs of the graph that stay the same for all passes of a step, bound once."""
+
+    def __init__(self, decoder: OnnxDecoder, session: onnxruntime.InferenceSession, batch: Batch) -> None:
+        self.batch, self._decoder, self._session, self.key = batch, decoder, session, decoder.step_key(batch)
+        self._binding = session.io_binding()
+        self._arrays: dict[str, NDArray[Any]] = {}
+        config, layout = decoder.config, decoder.layout
+        for layer in range(config.layers):
+            for kind, arrays in (("keys", batch.cache.keys), ("values", batch.cache.values)):
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(arrays[layer])
+                self._binding.bind_ortvalue_input(f"{kind}_{layer}", value)
+                self._binding.bind_ortvalue_output(f"new_{kind}_{layer}", value)
+        steps = [state.past for state in batch.states]
+        inputs = {"steps": np.array(steps), "positions": decoder.schedule.order_P}
+        if config.action_condition:
+            inputs["previous"] = batch.previous_BA
+        for name, table in zip(decoder.tables, decoder.step_session.run(decoder.tables, inputs), strict=True):
+            self._bind(name, table)
+        self._past: list[NDArray[np.float32]] = []
+        self._start_IB = np.zeros((len(decoder.windows), len(steps)), np.int64)
+        for index, window in enumerate(decoder.windows):
+            seen_B = np.array([window.past_count(step) for step in steps])[:, None]
+            place_S = np.arange((window.capacity + 1) * layout.positions)
+            hidden_BS = (place_S < (window.capacity - seen_B) * layout.positions) | (
+                place_S >= window.capacity * layout.positions
+            )
+            self._past.append(np.where(hidden_BS, _HIDDEN, _VISIBLE)[:, None, None])
+            self._bind(f"start_{index}", self._start_IB[index])
+
+    def run(self, chunk: Chunk, *, logits: bool = True) -> list[NDArray[np.float32]]:
+        """Run the positions of a chunk; returns logits [B, R, V] (R is 0 without), then hidden states if wanted."""
+        config, layout, batch = self._decoder.config, self._decoder.layout, self.batch
+        row_R = chunk.row_R if logits else _NONE
+        self._bind("ids", batch.tokens_BC.take(chunk.column_Q, axis=1))
+        self._bind("order", chunk.order_Q)
+        self._bind("rows", row_R)
+        for index, (window, past_B11S) in enumerate(zip(self._decoder.windows, self._past, strict=True)):
+            start = window.capacity * layout.positions
+            self._start_IB[index] = start + chunk.first
+            own = slice(start, start + chunk.last)
+            past_B11S[..., own] = _VISIBLE
+            mask = past_B11S
+            if chunk.own_QL is not None:  # query heads that share keys are more queries
+                queries = np.tile(chunk.own_QL, (config.heads // config.key_value_heads, 1))
+                mask = np.repeat(past_B11S, len(queries), axis=2)
+                mask[..., own] = np.where(queries, _VISIBLE, _HIDDEN)
+            self._bind(f"mask_{index}", mask)
+        shapes = {"logits": (len(row_R), layout.vocab.size)}
+        if self._decoder.with_features:
+            shapes["hidden"] = (len(chunk.order_Q), config.width)
+        found = [np.empty((len(batch.states), *shape), np.float32) for shape in shapes.values()]
+        for name, array in zip(shapes, found, strict=True):
+            self._binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+        self._session.run_with_iobinding(self._binding)
+        return found
+
+    def _bind(self, name: str, array: NDArray[Any]) -> None:
+        self._arrays[name] = array  # onnxruntime reads it where it is, but does not keep it
+        self._binding.bind_cpu_input(name, array)
+
+
+class OnnxDecoder(StepDecoder):
+    """Steps of any number of dreams with onnxruntime."""
+
+    def __init__(
+        self,
+        sessions: GraphSessions,
+        step_session: onnxruntime.InferenceSession,
+        config: TransformerConfig,
+        layout: StepLayout,
+        schedule: Schedule,
+        *,
+        with_features: bool = False,
+    ) -> None:
+        """Make a decoder of the transformer's graphs; `with_features`: keep the heads' input, see `features`."""
+        super().__init__(config, layout, schedule, Memory("cpu", np.dtype(np.float32)))
+        self.sessions, self.step_session, self.plan = sessions, step_session, DecodingPlan(layout, schedule)
+        self.tables = [value.name for value in step_session.get_outputs()]
+        self.windows = list(dict.fromkeys(config.window(layer) for layer in range(config.layers)))
+        self._offsets_A = np.array(layout.vocab.action_offsets)
+        self.with_features = with_features
+        self._features_BF = np.zeros((0, 2 * config.width), np.float32)
+        self._steps: dict[int, _Step] = {}  # those that were opened last, by their first row
+
+    def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
+        """Open a step in every dream with a given frame."""
+        batch = self.open_step(states)
+        batch.tokens_BC[:, : self.layout.image_slots] = codes_BN
+        self._steps = {}
+        self._run_parts(states, lambda session, part: self._open(session, part).run(self.plan.frame, logits=False))
+
+    def dream_frame(self, states: Sequence[CacheSlot], draws: ArraySampler) -> NDArray[np.int64]:
+        """Open a step in every dream with a generated frame; returns its codes [B, N]."""
+        batch = self.open_step(states)
+        self._steps = {}
+
+        def run(session: onnxruntime.InferenceSession, part: slice) -> list[NDArray[np.float32]]:
+            step, hidden = self._open(session, states[part]), list[NDArray[np.float32]]()
+            own = draws if len(step.batch.states) == len(states) else draws.part(part)
+            for chunk in self.plan.frame_passes:
+                hidden += self._run_and_draw(step, chunk, self.layout.image_group, own)
+            return hidden
+
+        parts = self.sessions.run(run, self.sessions.parts(len(states)))
+        if self.with_features:
+            hidden_BQD = np.concatenate([np.concatenate(hidden, axis=1) for hidden in parts])
+            self._features_BF = np.concatenate([hidden_BQD.mean(axis=1), hidden_BQD[:, -1]], axis=-1)
+        return batch.tokens_BC[:, : self.layout.image_slots].copy()
+
+    def features(self, states: Sequence[CacheSlot]) -> NDArray[np.float32]:
+        """Return the heads' input [B, F] after the frames that `dream_frame` has just generated."""
+        assert len(self._features_BF) == len(states)
+        return self._features_BF
+
+    def give_action(self, states: Sequence[CacheSlot], values_BA: NDArray[np.int64]) -> None:
+        """Complete the open steps with given actions."""
+        batch = self.batch(states)
+        batch.actions_BA[:] = values_BA + self._offsets_A
+        self._run_parts(states, lambda session, part: self._opened(session, part).run(self.plan.action, logits=False))
+        self.commit_step(batch)
+
+    def dream_action(self, states: Sequence[CacheSlot], draws: ArraySampler) -> NDArray[np.int64]:
+        """Complete the open steps with sampled actions, slot by slot; returns their values [B, A]."""
+        batch = self.batch(states)
+        step = _Step(self, self.sessions.together, batch)
+        for chunk, group in zip(self.plan.action_passes, self.layout.action_groups, strict=False):
+            self._run_and_draw(step, chunk, group, draws)
+        for chunk in self.plan.action_passes[self.layout.action_slots :]:
+            step.run(chunk, logits=False)
+        values_BA = batch.actions_BA - self._offsets_A
+        self.commit_step(batch)
+        return values_BA
+
+    def _run_parts(
+        self,
+        states: Sequence[CacheSlot],
+        work: Callable[[onnxruntime.InferenceSession, Sequence[CacheSlot]], object],
+    ) -> None:
+        """Run the dreams of a batch in as many parts as there are threads."""
+        self.sessions.run(work, [states[part] for part in self.sessions.parts(len(states))])
+
+    def _open(self, session: onnxruntime.InferenceSession, states: Sequence[CacheSlot]) -> _Step:
+        step = _Step(self, session, self.batch(states))
+        self._steps[step.batch.first] = step
+        return step
+
+    def _opened(self, session: onnxruntime.InferenceSession, states: Sequence[CacheSlot]) -> _Step:
+        """Return the step that was opened last, if it is of the same dreams in the same rows, else another."""
+        batch = self.batch(states)
+        step = self._steps.pop(batch.first, None)
+        return step if step is not None and step.key == self.step_key(batch) else _Step(self, session, batch)
+
+    def step_key(self, batch: Batch) -> tuple[Any, ...]:
+        """Return what must be equal for a step to go on in the same memory."""
+        return self.rows.generation, batch.first, list(batch.states), [state.past for state in batch.states]
+
+    def run_whole_step(self, batch: Batch) -> None:
+        """See `StepDecoder.run_whole_step`."""
+        _Step(self, self.sessions.together, batch).run(self.plan.whole, logits=False)
+
+    def _run_and_draw(
+        self, step: _Step, chunk: Chunk, group: TokenGroup, draws: ArraySampler
+    ) -> list[NDArray[np.float32]]:
+        logits_BRV, *hidden = step.run(chunk)
+        ids_BR = draws.sample(logits_BRV[..., group.first_id : group.last_id], chunk.draw_R) + group.first_id
+        step.batch.tokens_BC[:, chunk.slot_R] = ids_BR
+        return hidden
 
 
 class OnnxBackend:
-    """See `Backend`. Graphs and weights are read from the model's folder."""
+    """Networks of one model, as of `TorchBackend`. Graphs and weights are read from the model's folder."""
 
     device = "cpu"
 
@@ -59,32 +292,24 @@ class OnnxBackend:
         )
 
     def call(self) -> AbstractContextManager[None]:
-        """See `Backend`."""
+        """See `TorchBackend`."""
         return nullcontext()
 
     def source(self, seed: int) -> np.random.Generator:
-        """See `Backend`."""
+        """See `TorchBackend`."""
         return np.random.default_rng(check_seed(seed))
 
     def copy_source(self, source: np.random.Generator) -> np.random.Generator:
-        """See `Backend`."""
+        """See `TorchBackend`."""
         return copy.deepcopy(source)
 
     def encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """See `Backend`."""
+        """See `TorchBackend`."""
         return self._rows("encoder", "frames", frames_THWC)
 
     def decode(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """See `Backend`."""
+        """See `TorchBackend`."""
         return self._rows("decoder", "codes", codes_TN)
-
-    def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
-        """See `Backend`."""
-        self.decoder.give_frame(states, codes_BN)
-
-    def give_action(self, states: Sequence[CacheSlot], values_BA: NDArray[np.int64]) -> None:
-        """See `Backend`."""
-        self.decoder.give_action(states, values_BA)
 
     def dream_frame(
         self,
@@ -94,7 +319,7 @@ class OnnxBackend:
         *,
         entropy: bool,
     ) -> GeneratedFrames:
-        """See `Backend`."""
+        """See `TorchBackend`."""
         codes = self.layout.vocab.codebook_size
         draws = ArraySampler(samplings, sources, self.layout.image_slots, codes, entropy=entropy)
         codes_BN = self.decoder.dream_frame(states, draws)
@@ -108,7 +333,7 @@ class OnnxBackend:
     def dream_action(
         self, states: Sequence[CacheSlot], samplings: Sequence[Sampling], sources: Sequence[np.random.Generator]
     ) -> NDArray[np.int64]:
-        """See `Backend`."""
+        """See `TorchBackend`."""
         sizes = self.layout.vocab.slot_sizes
         return self.decoder.dream_action(states, ArraySampler(samplings, sources, len(sizes), max(sizes)))
 

@@ -1,17 +1,25 @@
 """Sampling of tokens from logits: temperature, top-k, top-p, greedy.
 
 A token is the arg-max of logits plus Gumbel noise (Maddison et al. 2014), without synchronisation with a device. The
-noise of a whole step is drawn at once from the dream's own generator, whatever the batch and the passes.
+noise of a whole step is drawn at once from the dream's own generator, whatever the batch and the passes. Here
+with NumPy; `torch_sampling` is the same with torch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from playloom.errors import BadInputError
+
+LEAST = 2.0**-126  # replaces a uniform draw of exactly 0, which comes once in sixteen million
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +72,81 @@ class Sampling:
         """True if the most likely token is taken."""
         return self.temperature == 0
 
+    @property
+    def divisor(self) -> float:
+        """Divisor of the logits; colder ones would overflow and become equal."""
+        return 1.0 if self.greedy else max(self.temperature, 1e-6)
 
-LEAST = 2.0**-126  # replaces a uniform draw of exactly 0, which comes once in sixteen million
-COLDEST = 1e-6  # lowest divisor of logits: below it they would overflow and become equal
+    @property
+    def filters(self) -> tuple[int | None, float | None]:
+        """Top-k and top-p, as far as they matter."""
+        return (None, None) if self.greedy else (self.top_k, self.top_p)
+
+
+class ArraySampler:
+    """The draws of one step for a batch of dreams, each with its own sampling, on NumPy arrays; see `BatchSampler`."""
+
+    def __init__(
+        self,
+        samplings: Sequence[Sampling],
+        sources: Sequence[np.random.Generator],
+        slots: int,
+        choices: int,
+        *,
+        entropy: bool = False,
+    ) -> None:
+        """Draw the noise of all slots at once, on the first use, each dream's from its own generator."""
+        self.samplings, self._sources, self._shape = samplings, sources, (slots, choices)
+        self._temperature_B11 = np.array([how.divisor for how in samplings], np.float32)[:, None, None]
+        self.entropy_BS = np.zeros((len(samplings), slots), np.float32) if entropy else None
+
+    @cached_property
+    def _noise_BSC(self) -> Floats:
+        pairs = zip(self.samplings, self._sources, strict=True)
+        return np.stack([_noise(how, self._shape, source) for how, source in pairs])
+
+    def part(self, rows: slice) -> ArraySampler:
+        """Return the draws of some of the dreams; the entropies that they measure are this one's too."""
+        part = ArraySampler(self.samplings[rows], self._sources[rows], *self._shape)
+        part.entropy_BS = None if self.entropy_BS is None else self.entropy_BS[rows]
+        return part
+
+    def sample(self, logits_BRC: Floats, slots_R: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return one token per row: an index into the C legal tokens of the slot, [B, R]."""
+        if self.entropy_BS is not None:  # in nats, at temperature 1, unfiltered
+            share_BRC = _softmax(logits_BRC)
+            terms_BRC = share_BRC * np.log(np.maximum(share_BRC, LEAST))
+            self.entropy_BS[:, slots_R] = -terms_BRC.sum(axis=-1)
+        scaled_BRC = logits_BRC / self._temperature_B11
+        if any(how.filters != (None, None) for how in self.samplings):
+            rows = zip(scaled_BRC, self.samplings, strict=True)
+            scaled_BRC = np.stack([_filter(logits_RC, *how.filters) for logits_RC, how in rows])
+        scaled_BRC += self._noise_BSC.take(slots_R, axis=1)[..., : scaled_BRC.shape[-1]]
+        return scaled_BRC.argmax(axis=-1)
+
+
+def _noise(sampling: Sampling, shape: tuple[int, int], source: np.random.Generator) -> Floats:
+    """Gumbel noise: the negative logarithm of exponential noise."""
+    if sampling.greedy:
+        return np.zeros(shape, np.float32)
+    drawn = source.standard_exponential(shape, dtype=np.float32)
+    return -np.log(np.maximum(drawn, np.float32(LEAST)))
+
+
+def _softmax(logits: Floats) -> Floats:
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shares / shares.sum(axis=-1, keepdims=True)
+
+
+def _filter(logits_RC: Floats, top_k: int | None, top_p: float | None) -> Floats:
+    size = logits_RC.shape[-1]
+    if top_k is not None and top_k < size:
+        least = np.partition(logits_RC, size - top_k, axis=-1)[:, size - top_k, None]
+        logits_RC = np.where(logits_RC < least, -np.inf, logits_RC)
+    if top_p is None or top_p >= 1:
+        return logits_RC
+    index = np.argsort(-logits_RC, axis=-1, kind="stable")
+    likely = _softmax(np.take_along_axis(logits_RC, index, axis=-1))
+    drop = np.empty_like(index, dtype=bool)
+    np.put_along_axis(drop, index, likely.cumsum(axis=-1) - likely >= top_p, axis=-1)
+    return np.where(drop, -np.inf, logits_RC)

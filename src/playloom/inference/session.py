@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import Schema
 from playloom.actions.script import Action, action_values
 from playloom.errors import BadInputError
-from playloom.inference.batch_cache import CacheSlot
+from playloom.inference.decoder import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import StepResult
 from playloom.models.folder import ModelDescription

@@ -1,28 +1,187 @@
-"""Networks run by torch, on any device."""
+"""Decoding with torch, on any device: every token is run once, with a KV cache. See `StepDecoder`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from playloom.device import generator
 from playloom.errors import ResourceError
 from playloom.inference.backend import ChosenBackend, GeneratedFrames
-from playloom.inference.batch_cache import CacheSlot
-from playloom.inference.decoder import CachedDecoder
+from playloom.inference.cuda_graphs import CaptureKey, FrameGraphs, Work, cuda_capture
+from playloom.inference.decoder import Batch, CacheSlot, Chunk, DecodingPlan, Memory, StepDecoder
 from playloom.inference.sampling import Sampling
 from playloom.inference.torch_sampling import BatchSampler, noise
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import Schedule
+from playloom.models.heads_network import pool
+from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
+from playloom.models.transformer.config import Window
+from playloom.models.transformer.kv_cache import AttentionSpan
+from playloom.models.transformer.transformer import StepEmbeddings, Transformer
+
+
+@dataclass(frozen=True)
+class _DeviceMemory(Memory):
+    def zeros(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.zeros(shape, device=self.device, dtype=self.dtype)
+
+    def tokens(self, rows: int, columns: int) -> Tensor:
+        return torch.full((rows, columns), NO_TOKEN, device=self.device)
+
+    def copy(self, array: Tensor) -> Tensor:
+        return array.clone()
+
+
+class CachedDecoder(StepDecoder):
+    """Steps of any number of dreams with torch."""
+
+    def __init__(
+        self, model: Transformer, layout: StepLayout, schedule: Schedule, *, with_features: bool = False
+    ) -> None:
+        """Make a decoder; `with_features`: keep the heads' input of each generated frame, see `features`."""
+        weight = model.token.weight
+        super().__init__(model.config, layout, schedule, _DeviceMemory(weight.device, weight.dtype))
+        self.model, self.device = model, weight.device
+        self.plan = DecodingPlan(layout, schedule, self._tensor)
+        self.graphs = FrameGraphs(cuda_capture(weight.device))
+        # The cost on a GPU is the number of kernels, on a CPU that of products (docs/speed.md).
+        self.as_matrices = weight.device.type == "cuda"
+        self._order_P = self._tensor(schedule.order_P)
+        self._offsets_A = torch.tensor(layout.vocab.action_offsets, device=weight.device)
+        self._with_features = with_features
+        self._features_BF = self._no_features()
+
+    def give_frame(self, states: Sequence[CacheSlot], codes_BN: Int[Tensor, "B N"] | NDArray[np.int64]) -> None:
+        """Open a step in every dream with a given frame."""
+        batch = self.open_step(states)
+        batch.tokens_BC[:, : self.layout.image_slots] = self._tensor(codes_BN)
+        self._run(batch, self._tables(batch, self._steps(batch)), self.plan.frame)
+
+    def dream_frame(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B N"]:
+        """Open a step in every dream with a generated frame; returns its codes."""
+        batch = self.open_step(states)
+        self._run_captured(batch, "frame", partial(self._frame_passes, batch), draws)
+        return batch.tokens_BC[:, : self.layout.image_slots].clone()
+
+    def features(self, states: Sequence[CacheSlot]) -> Float[Tensor, "B F"]:
+        """Return the heads' input after the frames that `dream_frame` has just generated."""
+        return self._features(self.batch(states)).clone()
+
+    def give_action(self, states: Sequence[CacheSlot], values_BA: Int[Tensor, "B A"] | NDArray[np.int64]) -> None:
+        """Complete the open steps with given actions."""
+        batch = self.batch(states)
+        batch.actions_BA[:] = self._tensor(values_BA) + self._offsets_A
+        self._run_captured(batch, "action", partial(self._action_pass, batch))
+        self.commit_step(batch)
+
+    def dream_action(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B A"]:
+        """Complete the open steps with sampled actions, slot by slot; returns their values."""
+        batch = self.batch(states)
+        tables = self._tables(batch, self._steps(batch))
+        for chunk, group in zip(self.plan.action_passes, self.layout.action_groups, strict=False):
+            self._run_and_draw(batch, tables, chunk, group, draws)
+        for chunk in self.plan.action_passes[self.layout.action_slots :]:
+            self._run(batch, tables, chunk)
+        values_BA = batch.actions_BA - self._offsets_A
+        self.commit_step(batch)
+        return values_BA
+
+    def _run_captured(self, batch: Batch, name: str, work: Work, draws: BatchSampler | None = None) -> None:
+        """Run `work`, as a CUDA graph once all contexts are full and every step is the same work."""
+        steps_B = self._steps(batch)
+        full = max(window.full_from for window in batch.cache.windows)
+        if any(state.past < full for state in batch.states):
+            work(steps_B, draws)
+            return
+        key = CaptureKey(self.rows.generation, self.rows.cache.batch, batch.first, len(batch.states))
+        self.graphs.run(key, name, work, steps_B, draws)
+
+    def _action_pass(self, batch: Batch, steps_B: Tensor, draws: BatchSampler | None) -> None:
+        self._run(batch, self._tables(batch, steps_B), self.plan.action)
+
+    def _frame_passes(self, batch: Batch, steps_B: Tensor, draws: BatchSampler | None) -> None:
+        assert draws is not None
+        tables = self._tables(batch, steps_B)
+        hidden = [
+            self._run_and_draw(batch, tables, chunk, self.layout.image_group, draws) for chunk in self.plan.frame_passes
+        ]
+        if self._with_features:
+            self._features(batch).copy_(pool(torch.cat(hidden, dim=1)))
+
+    def _run_and_draw(
+        self, batch: Batch, tables: StepEmbeddings, chunk: Chunk, group: TokenGroup, draws: BatchSampler
+    ) -> Tensor:
+        hidden_BQD = self._run(batch, tables, chunk)
+        hidden_BRD = hidden_BQD.index_select(1, chunk.row_R)
+        logits_BRC = self.model.logits(hidden_BRD, *group.span)
+        ids_BR = draws.sample(logits_BRC, chunk.draw_R) + group.first_id
+        batch.tokens_BC.index_copy_(1, chunk.slot_R, ids_BR)
+        return hidden_BQD
+
+    def _run(self, batch: Batch, tables: StepEmbeddings, chunk: Chunk) -> Tensor:
+        inputs_BQ = batch.tokens_BC.index_select(1, chunk.column_Q)
+        return self.model.extend(inputs_BQ, tables, batch.cache, self._span(batch, chunk))
+
+    def _span(self, batch: Batch, chunk: Chunk) -> AttentionSpan:
+        """Build masks only where needed: for many passes in one run, or contexts of different length."""
+        steps = [state.past for state in batch.states]
+        masks: dict[Window, Tensor] = {}
+        for window in {*batch.cache.windows}:
+            seen = [window.past_count(step) for step in steps]
+            if min(seen) != max(seen):
+                masks[window] = self._mask_each(seen, chunk)
+            elif chunk.own_QL is not None:
+                masks[window] = self._mask_own(seen[0], chunk.own_QL)[None, None]
+        return AttentionSpan(step=max(steps), first=chunk.first, last=chunk.last, masks=masks)
+
+    def _mask_own(self, seen: int, own_QL: Tensor) -> Tensor:
+        return torch.nn.functional.pad(own_QL, (seen * self.layout.positions, 0), value=True)
+
+    def _mask_each(self, seen: list[int], chunk: Chunk) -> Tensor:
+        """Bool [B, 1, Q or 1, R] over the past of the longest context and the step's own positions."""
+        positions, most = self.layout.positions, max(seen)
+        seen_B = torch.tensor(seen, device=self.device)
+        position_R = torch.arange(most * positions + chunk.last, device=self.device)
+        past_B1R = (position_R >= (most - seen_B[:, None]) * positions)[:, None]
+        if chunk.own_QL is None:
+            return past_B1R[:, None]
+        return (past_B1R & self._mask_own(most, chunk.own_QL))[:, None]
+
+    def run_whole_step(self, batch: Batch) -> None:
+        """See `StepDecoder.run_whole_step`."""
+        self._run(batch, self._tables(batch, self._steps(batch)), self.plan.whole)
+
+    def _features(self, batch: Batch) -> Tensor:
+        """Heads' input, read at once after the frame that wrote it: not part of a dream's state."""
+        if len(self._features_BF) != self.rows.cache.batch:
+            self._features_BF = self._no_features()
+        return self._features_BF[batch.first : batch.first + len(batch.states)]
+
+    def _no_features(self) -> Tensor:
+        return torch.zeros(self.rows.cache.batch, 2 * self.config.width, device=self.device)
+
+    def _tensor(self, values: Any) -> Tensor:
+        return torch.as_tensor(values, device=self.device)
+
+    def _steps(self, batch: Batch) -> Tensor:
+        return torch.tensor([state.past for state in batch.states], device=self.device)
+
+    def _tables(self, batch: Batch, steps_B: Tensor) -> StepEmbeddings:
+        return self.model.begin(steps_B, self._order_P, batch.previous_BA, as_matrices=self.as_matrices)
 
 
 class TorchBackend:
-    """See `Backend`."""
+    """Networks of one model, run by torch. States of a call are in the order of the decoder's `arrange`."""
 
     name: ChosenBackend = "torch"
 
@@ -33,7 +192,7 @@ class TorchBackend:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """See `Backend`; raises ResourceError when the device is out of memory."""
+        """Return the context of one engine call; it raises ResourceError when the device is out of memory."""
         with torch.inference_mode():
             try:
                 yield
@@ -43,30 +202,22 @@ class TorchBackend:
                 ) from error
 
     def source(self, seed: int) -> torch.Generator:
-        """See `Backend`."""
+        """Return a random generator for one dream."""
         return generator(seed, self.model.device)
 
     def copy_source(self, source: torch.Generator) -> torch.Generator:
-        """See `Backend`."""
+        """Return a generator that draws the same from here on."""
         copy = self.source(0)
         copy.set_state(source.get_state())
         return copy
 
     def encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """See `Backend`."""
+        """Return the frames' codes, [T, N]."""
         return self.model.tokenizer.encode(torch.tensor(np.ascontiguousarray(frames_THWC))).cpu().numpy()
 
     def decode(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """See `Backend`."""
+        """Return the frames of codes, [T, H, W, 3]."""
         return self.model.tokenizer.decode(torch.from_numpy(codes_TN), checked=False).cpu().numpy()
-
-    def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
-        """See `Backend`."""
-        self.decoder.give_frame(states, torch.from_numpy(codes_BN))
-
-    def give_action(self, states: Sequence[CacheSlot], values_BA: NDArray[np.int64]) -> None:
-        """See `Backend`."""
-        self.decoder.give_action(states, torch.from_numpy(values_BA))
 
     def dream_frame(
         self,
@@ -76,7 +227,7 @@ class TorchBackend:
         *,
         entropy: bool,
     ) -> GeneratedFrames:
-        """See `Backend`."""
+        """Open a step in every dream with a generated frame; `entropy`: measure it."""
         noise_BSC = _noise(samplings, sources, self.layout.image_slots, self.layout.vocab.codebook_size)
         draws = BatchSampler(
             samplings, noise_BSC, entropy_BS=noise_BSC.new_zeros(noise_BSC.shape[:2]) if entropy else None
@@ -90,7 +241,7 @@ class TorchBackend:
     def dream_action(
         self, states: Sequence[CacheSlot], samplings: Sequence[Sampling], sources: Sequence[torch.Generator]
     ) -> NDArray[np.int64]:
-        """See `Backend`."""
+        """Complete the open steps with sampled actions; returns their values, [B, A]."""
         sizes = self.layout.vocab.slot_sizes
         draws = BatchSampler(samplings, _noise(samplings, sources, len(sizes), max(sizes)))
         return self.decoder.dream_action(states, draws).cpu().numpy()

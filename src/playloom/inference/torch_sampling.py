@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from playloom.inference.sampling import COLDEST, LEAST, Sampling
+from playloom.inference.sampling import LEAST, Sampling
 
 
 class BatchSampler:
@@ -24,14 +24,14 @@ class BatchSampler:
         """Take Gumbel noise by dream, slot and choice, and divisors of the logits (None: those of `samplings`)."""
         self.samplings, self.noise_BSC, self.entropy_BS = tuple(samplings), noise_BSC, entropy_BS
         if temperature_B11 is None:
-            divisors = [1.0 if how.greedy else max(how.temperature, COLDEST) for how in samplings]
+            divisors = [how.divisor for how in samplings]
             temperature_B11 = torch.tensor(divisors, device=noise_BSC.device)[:, None, None]
         self.temperature_B11 = temperature_B11
 
     @property
     def filters(self) -> tuple[tuple[int | None, float | None], ...]:
         """Top-k and top-p of each dream; the only part that is not a tensor."""
-        return tuple((None, None) if how.greedy else (how.top_k, how.top_p) for how in self.samplings)
+        return tuple(how.filters for how in self.samplings)
 
     def sample(self, logits_BRC: Float[Tensor, "B R C"], slots_R: Int[Tensor, R]) -> Int[Tensor, "B R"]:
         """Return one token per row: an index into the C legal tokens of the slot, int64."""

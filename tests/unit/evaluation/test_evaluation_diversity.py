@@ -21,7 +21,7 @@ from playloom.evaluation.diversity import (
     marginal_distances,
     measure_diversity,
 )
-from playloom.evaluation.segments import choose_segments
+from playloom.evaluation.segments import EvaluationContext, choose_segments
 from playloom.inference.engine import Engine
 
 SETTINGS = EvaluationSettings(diversity_steps=3, batch=2)
@@ -120,7 +120,7 @@ def test_measured_on_a_tiny_model_it_is_repeatable_and_compares_with_the_rest_of
     store, engine = store_of(tmp_path, dead=(39,)), Engine(loud_model(tiny_config()), row_delay=SETTINGS.row_delay)
     moments = choose_segments(store, store.spans, count=3, past=4, future=3, seed=0)
     done: list[str] = []
-    result = measure_diversity(engine, store, moments, SETTINGS, done.append, episodes=store.spans)
+    result = measure_diversity(EvaluationContext(engine, store, SETTINGS, done.append), moments)
     assert list(result["kinds"]) == [*DREAMS, "recorded", "repeat", "uniform"]
     futures = {row for moment in moments for row in range(moment.row, moment.row + 3)}
     assert result["actions"] == 9 and result["reference_actions"] == 39 - len(futures)
@@ -135,10 +135,10 @@ def test_measured_on_a_tiny_model_it_is_repeatable_and_compares_with_the_rest_of
         "the same, inputs apart, summed, full dream",
     ]
     assert all({"recorded", "repeat", "uniform"} <= set(row.baselines) and row.count == 9 for row in rows)
-    again = measure_diversity(engine, store, moments, SETTINGS, episodes=store.spans)
+    again = measure_diversity(EvaluationContext(engine, store, SETTINGS), moments)
     assert [row.value for row in diversity_rows(again)] == [row.value for row in rows]
     changed = dataclasses.replace(SETTINGS, seed=1, batch=3)
-    other = measure_diversity(engine, store, moments, changed, episodes=store.spans)
+    other = measure_diversity(EvaluationContext(engine, store, changed), moments)
     assert [row.value for row in diversity_rows(other)] != [row.value for row in rows]
     assert result["kinds"]["repeat"]["steps_that_change"] == 0 and len(result["inputs"]) == 16
 

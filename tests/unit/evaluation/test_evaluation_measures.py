@@ -38,7 +38,7 @@ from playloom.evaluation.rollout import (
     rollout_rows,
     tokenizer_rows,
 )
-from playloom.evaluation.segments import choose_segments, encode, frames_after, reconstruct
+from playloom.evaluation.segments import EvaluationContext, choose_segments, encode, frames_after, reconstruct
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
@@ -132,9 +132,9 @@ def test_likelihood_equals_going_token_by_token_without_the_future(row_delay: in
                     losses[:, step, slot] = -logits.log_softmax(-1).gather(-1, right[:, None])[:, 0]
     judged = likelihood(model, codes.numpy(), values.numpy().astype(np.uint8), row_delay, batch=1)
     images, actions = losses[:, 1:, : layout.image_slots], losses[:, 1:, layout.image_slots :]
-    assert judged.image_B == pytest.approx(images.mean((1, 2)).numpy(), abs=1e-4)
-    assert judged.means["buttons"] == pytest.approx(float(actions[..., BUTTONS].mean()), abs=1e-4)
-    assert judged.means["sticks"] == pytest.approx(float(actions[..., STICKS].mean()), abs=1e-4)
+    assert judged["image"] == pytest.approx(images.mean((1, 2)).numpy(), abs=1e-4)
+    assert judged["buttons"].mean() == pytest.approx(float(actions[..., BUTTONS].mean()), abs=1e-4)
+    assert judged["sticks"].mean() == pytest.approx(float(actions[..., STICKS].mean()), abs=1e-4)
 
 
 def test_likelihood_does_not_depend_on_the_batch() -> None:
@@ -142,8 +142,7 @@ def test_likelihood_does_not_depend_on_the_batch() -> None:
     codes = np.random.default_rng(0).integers(0, 16, (5, 4, 24))
     actions = random_actions(20).reshape(5, 4, 16)
     one, all_at_once = (likelihood(model, codes, actions, 1, batch=b) for b in (2, 5))
-    assert one.image_B == pytest.approx(all_at_once.image_B, abs=1e-5)
-    assert one.means == pytest.approx(all_at_once.means, abs=1e-5)
+    assert all(one[name] == pytest.approx(all_at_once[name], abs=1e-5) for name in all_at_once)
 
 
 def test_windows_carry_the_actions_around_them(tmp_path: Path) -> None:
@@ -190,7 +189,7 @@ def test_the_action_of_a_windows_first_step_is_nobodys_to_foretell() -> None:
     moved = around.copy()
     moved[:, 1, -1] = (moved[:, 1, -1] + 1) % 11
     first, second = (likelihood(model, codes, w[:, 1:-1], 1) for w in (around, moved))
-    assert first.means["sticks"] != second.means["sticks"], "it is seen by what follows"
+    assert first["sticks"].mean() != second["sticks"].mean(), "it is seen by what follows"
 
 
 def test_a_model_that_never_looks_at_actions_has_no_alignment_gap(tmp_path: Path) -> None:
@@ -238,9 +237,8 @@ def horizon_of(model: WorldModel, store: FrameDataset, steps: int, count: int = 
     moments = choose_segments(store, store.spans, count=count, past=4, future=steps, seed=0)
     settings = EvaluationSettings(sampling=Sampling(temperature=0.0), batch=2)
     mean = np.full(store.frames_FHWC.shape[1:], 128, np.uint8)
-    return measure_rollout(
-        Engine(model, row_delay=1), store, moments, settings, steps=steps, detail=(1, 3, steps), mean_HWC=mean
-    )
+    run = EvaluationContext(Engine(model, row_delay=1), store, settings)
+    return measure_rollout(run, moments, steps=steps, detail=(1, 3, steps), mean_HWC=mean)
 
 
 def test_a_learned_world_reaches_the_ceiling_and_its_steps_are_counted_right(

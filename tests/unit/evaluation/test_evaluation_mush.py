@@ -36,7 +36,7 @@ from playloom.evaluation.rollout import (
     rollout_rows,
     tokenizer_rows,
 )
-from playloom.evaluation.segments import choose_segments
+from playloom.evaluation.segments import EvaluationContext, choose_segments
 from playloom.inference.types import GenerationRequest, StepResult
 from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, sharpness
 
@@ -93,7 +93,8 @@ def fake_dream(store: FrameDataset, kind: str) -> RolloutMetrics:
 
     engine: Any = SimpleNamespace(model=loud_model(tiny_config()), dream_batch=dream_batch)
     how, detail = EvaluationSettings(batch=3), (1, 3, 10, STEPS)
-    return measure_rollout(engine, store, segments, how, steps=STEPS, detail=detail, mean_HWC=mean_of(store))
+    run = EvaluationContext(engine, store, how)
+    return measure_rollout(run, segments, steps=STEPS, detail=detail, mean_HWC=mean_of(store))
 
 
 def missed(rows: list[Row]) -> bool:

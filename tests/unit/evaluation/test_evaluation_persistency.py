@@ -27,7 +27,7 @@ from playloom.evaluation.persistency import (
     persistency_rows,
     static_segments,
 )
-from playloom.evaluation.segments import Segment, choose_segments, encode, reconstruct
+from playloom.evaluation.segments import EvaluationContext, Segment, choose_segments, encode, reconstruct
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
@@ -134,7 +134,8 @@ def moments_of(store: FrameDataset) -> list[Segment]:
 
 
 def persistency_of(model: WorldModel, store: FrameDataset, settings: EvaluationSettings, *more: Any) -> Persistency:
-    return measure_persistency(Engine(model, row_delay=settings.row_delay), store, moments_of(store), settings, *more)
+    engine = Engine(model, row_delay=settings.row_delay)
+    return measure_persistency(EvaluationContext(engine, store, settings, *more), moments_of(store))
 
 
 def test_a_world_that_keeps_what_it_sees_has_all_of_the_object_and_no_other_seed_has_it(
@@ -182,9 +183,8 @@ def test_an_edit_is_in_the_last_frames_only_and_carries_its_codes(still: tuple[W
 
 def test_what_the_tokenizer_loses_is_not_asked_for(still: tuple[WorldModel, FrameDataset]) -> None:
     model, store = still
-    result = measure_persistency(
-        Engine(model), store, moments_of(store), dataclasses.replace(SETTINGS, persistency_kept=1.0)
-    )
+    settings = dataclasses.replace(SETTINGS, persistency_kept=1.0)
+    result = measure_persistency(EvaluationContext(Engine(model), store, settings), moments_of(store))
     rows = persistency_rows(result)
     assert all(np.isnan(row.value) and row.count == 0 for row in rows[:-1])
     assert rows[-1].count == 2 and rows[-1].value < 1

@@ -19,10 +19,10 @@ from engine_toys import action, prompt_of
 from model_toys import with_heads
 from playloom.actions.codec import SLOT_SIZES
 from playloom.inference.cuda_graphs import FrameGraphs, cuda_capture
-from playloom.inference.decoder import CachedDecoder
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import StepInput
+from playloom.inference.torch_backend import CachedDecoder
 from playloom.inference.torch_sampling import BatchSampler
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule

@@ -11,7 +11,7 @@ from live_toys import TURN, WALK, spend
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import ActionError, BadInputError
 from playloom.inference.realtime.clock import Clock, RealTime, Tick, VirtualTime
-from playloom.inference.realtime.run import input_times, scripted_input
+from playloom.inference.realtime.session import input_times, scripted_input
 from playloom.inference.realtime.state import InputState
 
 

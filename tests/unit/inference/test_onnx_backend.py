@@ -19,11 +19,10 @@ from playloom.actions.codec import SLOT_SIZES
 from playloom.data.prompts import find_prompt, list_prompts, load_prompt_file
 from playloom.errors import BadInputError, CheckpointError, ConfigError, MissingExtraError
 from playloom.inference import backend
-from playloom.inference.array_sampling import ArraySampler
 from playloom.inference.backend import CPU_BACKEND, choose_backend
 from playloom.inference.engine import Engine
 from playloom.inference.generate import open_engine
-from playloom.inference.sampling import Sampling
+from playloom.inference.sampling import ArraySampler, Sampling
 from playloom.inference.session import StepInput
 from playloom.inference.torch_sampling import BatchSampler
 from playloom.inference.types import GenerationRequest, Prompt
@@ -84,8 +83,8 @@ def test_logits_and_greedy_tokens_are_those_of_torch(tmp_path, form, length):
         engine.decoder.arrange([state])
         source = np.random.default_rng(length)
         for _ in range(length):
-            engine.backend.give_frame([state], source.integers(0, 16, (1, layout.image_slots)))
-            engine.backend.give_action([state], np.array([[source.integers(0, n) for n in SLOT_SIZES]]))
+            engine.decoder.give_frame([state], source.integers(0, 16, (1, layout.image_slots)))
+            engine.decoder.give_action([state], np.array([[source.integers(0, n) for n in SLOT_SIZES]]))
     for kind, slots, choices in (("dream_frame", layout.image_slots, 16), ("dream_action", 16, 11)):
         pair = samplers(slots, choices)
         found = [

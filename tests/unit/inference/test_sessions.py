@@ -10,7 +10,7 @@ from conftest import loud_model, tiny_config
 from engine_toys import action, prompt_of
 from playloom.actions.codec import REST_VALUES, SLOT_SIZES
 from playloom.errors import BadInputError, ResourceError
-from playloom.inference.batch_cache import CacheSlot
+from playloom.inference.decoder import CacheSlot
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session, StepInput

@@ -1,25 +1,44 @@
 """Live play: one session stepped by a clock, each frame with the newest input; see `docs/play.md`.
 
 The server steps the sessions of all players in its scheduler, with the same `LiveState`.
+
+`play_live` plays without a screen: from a job to statistics, and to a folder if one is given. Its scripted player sends
+inputs from its own thread at random moments between the ticks: inputs exactly at the ticks would hide the wait for the
+next one from key-to-frame.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
 import time as machine_time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from playloom.errors import BadInputError
-from playloom.inference.realtime.clock import RealTime
+from playloom.actions.codec import check_values
+from playloom.atomic_io import ensure_writable
+from playloom.errors import ActionError, BadInputError, PlayloomError
+from playloom.inference.engine import Engine
+from playloom.inference.generate import GenerationConfig, Render, build_manifest
+from playloom.inference.realtime.clock import Clock, RealTime
+from playloom.inference.realtime.metrics import HISTORY
+from playloom.inference.realtime.recorder import write_play
 from playloom.inference.realtime.state import LiveState
-from playloom.inference.realtime.types import Controller, LiveFrame, SessionFactory
+from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
+from playloom.media.output_folder import seen_tiles
 
 _POLL = 0.005  # seconds between looks at a paused session
+_LEAD = 0.02  # seconds between starting the script's thread and the first tick
 
 
 class LiveSession(LiveState):
@@ -27,7 +46,7 @@ class LiveSession(LiveState):
 
     def __init__(
         self,
-        engine: SessionFactory,
+        engine: Engine,
         prompt: Prompt,
         *,
         sampling: Sampling | None = None,
@@ -133,3 +152,149 @@ class LiveSession(LiveState):
             yield
         finally:
             self._moving.release()
+
+
+def input_times(fps: float, seed: int) -> Iterator[float]:
+    """Yield the times of the inputs for ticks 1, 2, 3, …, in seconds after tick 0: evenly spread between two ticks."""
+    source = np.random.default_rng(seed)
+    for before in itertools.count():
+        yield (before + float(source.random())) / fps
+
+
+@contextmanager
+def scripted_input(
+    set_input: Callable[[NDArray[np.uint8], float], None],
+    actions_SA: NDArray[np.uint8],
+    *,
+    first_tick: float,
+    fps: float,
+    seed: int,
+    time: RealTime,
+) -> Iterator[None]:
+    """Repeat a script, action values [S, 16], from its own thread: its first action at once, then by `input_times`.
+
+    Each action comes with the time it was meant for, so that a late thread counts as latency. `time` must pass by
+    itself.
+    """
+    ended = threading.Event()
+
+    def play() -> None:
+        for number, after in enumerate(input_times(fps, seed), 1):
+            at = first_tick + after
+            if ended.wait(max(0.0, at - time.now())):
+                return
+            set_input(actions_SA[number % len(actions_SA)], at)
+
+    set_input(actions_SA[0], time.now())
+    thread = threading.Thread(target=play, name="script", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LiveJob(GenerationConfig):
+    """Configuration of a run of live play."""
+
+    script_SA: NDArray[np.uint8] | None = None
+    """Inputs of the scripted player, action values [S, 16], repeated until the end; None: no input."""
+    seconds: float = 60.0
+    """Length of the run."""
+    fps: float = 10.0
+    """Frames per second."""
+    controller: Controller = "person"
+    """Source of the actions."""
+    out: Path | None = None
+    """Folder for the newest ten minutes, numbered if it exists; None: statistics only."""
+
+    def __post_init__(self) -> None:
+        check_controller(self.controller)
+        Clock(self.fps)
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise BadInputError(f"seconds is {self.seconds:g}; expected more than 0")
+        if self.script_SA is not None and not len(check_values(self.script_SA)):
+            raise ActionError("the script has no actions; write for example: forward for 2s; turn_left for 1s")
+
+    @property
+    def ticks(self) -> int:
+        """Number of ticks, at least one."""
+        return max(1, round(self.seconds * self.fps))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveResult:
+    """Result of a run of live play, with the folder written and the error that ended it early, if any."""
+
+    report: Mapping[str, Any]
+    """Model, seed, controller, rate, machine, statistics and `failure`, the text of the error; JSON values."""
+    notes: tuple[str, ...]
+    folder: Path | None
+    failure: Exception | None
+
+
+def _reason(failure: Exception | None) -> str | None:
+    known = failure is None or isinstance(failure, PlayloomError)
+    return None if failure is None else str(failure) if known else f"{type(failure).__name__}: {failure}"
+
+
+def play_live(
+    job: LiveJob,
+    *,
+    render: Render | None = None,
+    machine: Mapping[str, Any] | None = None,
+    on_start: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> LiveResult:
+    """Play against the real clock; an error of the model ends the run and is the result's `failure`.
+
+    `on_start` receives the model's name before the clock starts. `stop` is called before every tick; True ends the run.
+    """
+    if job.out is not None:
+        ensure_writable(job.out, numbered=True)
+    engine = job.load_engine()
+    model, sampling = engine.model, job.sampling(engine.model)
+    prompt, data = job.read_prompt(engine, horizon=0, render=render)
+    frames: deque[LiveFrame] = deque(maxlen=HISTORY if job.out is not None else 0)
+    failure: Exception | None = None
+    with LiveSession(engine, prompt, sampling=sampling, seed=job.seed, controller=job.controller, fps=job.fps) as live:
+        if on_start is not None:
+            on_start(model.config.name)
+        try:
+            start = live.time.now() + _LEAD
+            player: AbstractContextManager[None] = nullcontext()
+            if job.script_SA is not None:
+                player = scripted_input(
+                    live.set_input, job.script_SA, first_tick=start, fps=job.fps, seed=job.seed, time=live.time
+                )
+            with player:
+                live.run(frames.append, stop, ticks=job.ticks, first_tick=start)
+        except Exception as error:  # the statistics so far are worth keeping
+            failure = error
+        statistics = live.report()
+    report = {
+        "model": model.config.name,
+        "weights": model.fingerprint,
+        "backend": engine.backend.name,
+        "controller": job.controller,
+        "seed": job.seed,
+        "fps": job.fps,
+        "ticks_wanted": job.ticks,
+        "machine": dict(machine or {}),
+        **statistics,
+        "failure": _reason(failure),
+    }
+    result = LiveResult(report=report, notes=data.notes, folder=None, failure=failure)
+    if job.out is None:
+        return result
+    if not frames:
+        return replace(result, notes=(*result.notes, f"no frame was made, so nothing was written to {job.out}"))
+    mode = "world" if job.controller == "person" else "full"
+    manifest = build_manifest(
+        engine, data.frames_THWC, mode=mode, sampling=sampling, seed=job.seed, timestamp=job.timestamp, prompt=data
+    )
+    tiles = seen_tiles(data.frames_THWC, data.actions_TA, data.dreamed_T, data.kind)
+    written = write_play(job.out, tuple(frames), seen=tiles, manifest=manifest, report=report, fps=job.fps)
+    return replace(result, folder=written)

@@ -1,39 +1,18 @@
-"""Types of live play: the controller, the two protocols that a live session is driven by, and its frames."""
+"""Types of live play: the controller, and the frames of a live session."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.errors import BadInputError, did_you_mean
-from playloom.inference.sampling import Sampling
-from playloom.inference.types import Prompt, StepResult
 
 Controller = Literal["person", "model", "both"]
 """Source of the actions. `person`: the input, rest included. `model`: sampled. `both`: the input while something is
 pressed, else sampled."""
-
-
-class SteppableSession(Protocol):
-    """A session of `Engine` or of another source of frames."""
-
-    sampling: Sampling
-
-    def step(self, action_A: NDArray[np.uint8] | None = None) -> StepResult:
-        """Run one step with that action, values uint8 [16], or with a sampled one; its `frame_HWC` is never None."""
-
-    def close(self) -> None:
-        """Free its memory."""
-
-
-class SessionFactory(Protocol):
-    """Opens sessions, as `Engine` does."""
-
-    def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0) -> SteppableSession:
-        """Return a session whose prompt is prefilled."""
 
 
 def check_controller(controller: str) -> Controller:
