@@ -177,6 +177,7 @@ class Scheduler:
         """
         self.engine, self.sessions, self.batch, self.gather = engine, sessions, batch, gather
         self.stats = SchedulerStats()
+        self.on_batch: Callable[[int], None] = lambda size: None  # receives the size of every batch done
         self._tasks = _TaskQueue()
         self._post = self._tasks.add
         self._prefilling: list[_PrefillRequest] = []
@@ -339,6 +340,7 @@ class Scheduler:
                     request.handle.close()
             return
         self.stats.frames += len(batch)
+        self.on_batch(len(batch))
         for request, step in zip(batch, steps, strict=True):
             request.done.set_result(step)
 
