@@ -45,18 +45,7 @@ _PAGE_HEADERS = {
     "Cache-Control": "no-cache",
     "Vary": "Accept",
 }
-_PROBLEMS = {
-    400: "The request is invalid.",
-    401: "The key is missing or wrong.",
-    403: "Not from this host or origin.",
-    404: "Not found.",
-    405: "Not with this method.",
-    408: "The body did not come in time.",
-    413: "The body is too large.",
-    500: "The server failed.",
-    503: "The server is full or stopping; see Retry-After.",
-    504: "It took too long.",
-}
+_ERRORS = (400, 401, 403, 404, 405, 408, 413, 500, 503, 504)
 
 
 class ModelInfo(ApiModel):
@@ -164,7 +153,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses={status: {"model": ErrorResponse, "description": text} for status, text in _PROBLEMS.items()},
+        responses={status: {"model": ErrorResponse} for status in _ERRORS},
     )
     app.state.server = server
     for kind in (ApiError, PlayloomError, RequestValidationError, HTTPException):

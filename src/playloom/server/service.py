@@ -6,15 +6,13 @@ Images are decoded and encoded in the I/O pool; the model runs in the scheduler'
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
-import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +25,6 @@ from playloom.actions.codec import REST_VALUES
 from playloom.data.prompts import find_prompt, list_prompts, load_prompt, load_prompt_file, prompt_folder
 from playloom.device import run_in_temporary_thread
 from playloom.errors import BadInputError
-from playloom.inference.engine import Engine
 from playloom.inference.generate import build_manifest, open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt, StepResult
@@ -38,7 +35,6 @@ from playloom.server.scheduler import Frame, Handle, Progress, Scheduler
 from playloom.server.settings import Settings
 
 _T = TypeVar("_T")
-_WEIGHT = 0.2  # of the newest request in the running mean of durations
 _CACHED_PROMPTS = 8
 
 
@@ -50,7 +46,6 @@ class RequestLimiter:
         self.running = self.waiting = 0
         self.draining = False  # True while the server is stopping and accepts no new work
         self._free = asyncio.Semaphore(slots)
-        self._mean_seconds = 1.0
         self._scopes: set[anyio.CancelScope] = set()
         self._ended = False
 
@@ -59,7 +54,7 @@ class RequestLimiter:
         """Hold one of the slots; raise an `ApiError` 503 at once if the queue is full or the server is stopping."""
         self.check_open()
         if self._free.locked() and self.waiting >= self.queue:
-            seconds = min(60, math.ceil(self._mean_seconds * max(1, self.waiting) / self.slots))
+            seconds = min(60, 1 + self.waiting // self.slots)  # a request takes about a second
             raise service_unavailable(f"{self.waiting} requests are waiting already; try again in a while", seconds)
         self.waiting += 1
         try:
@@ -67,12 +62,10 @@ class RequestLimiter:
         finally:
             self.waiting -= 1
         self.running += 1
-        began = time.monotonic()
         try:
             yield
         finally:
             self.running -= 1
-            self._mean_seconds += _WEIGHT * (time.monotonic() - began - self._mean_seconds)
             self._free.release()
 
     @asynccontextmanager
@@ -150,7 +143,8 @@ class InferenceService:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.engine = run_in_temporary_thread(lambda: _load_engine(settings))
+        load = partial(open_engine, device=settings.device, backend=settings.backend)
+        self.engine = run_in_temporary_thread(lambda: load(settings.model, decode_order=settings.decode_order))
         self.model = self.engine.model
         # A live session that restarts opens its new session before it closes the old one, hence twice.
         capacity = 2 * settings.max_sessions + settings.max_requests + settings.max_jobs + settings.max_branches
@@ -319,12 +313,6 @@ class InferenceService:
 
     def _prompt_image(self, name: str) -> bytes:
         return encode_png(load_prompt_file(self._prompt_file(name)).frames_THWC[: self.context][-1])
-
-
-def _load_engine(settings: Settings) -> Engine:
-    return open_engine(
-        settings.model, device=settings.device, decode_order=settings.decode_order, backend=settings.backend
-    )
 
 
 def run_in(pool: Executor, work: Callable[[], _T]) -> Awaitable[_T]:

@@ -74,18 +74,9 @@ class BranchRunner:
             story.tree.node(params.from_)
             self.stories.check_frames(story, params.count * params.frames)
             first = story.tree.header.next_branch
-            branch = Branch(
-                id=first,
-                from_=params.from_,
-                frames=params.frames,
-                seed=seed,
-                temperature=sampling.temperature,
-                top_k=sampling.top_k,
-                top_p=sampling.top_p,
-                context=context,
-                controlled_by=params.controlled_by,
-            )
-            return [branch.model_copy(update={"id": first + i, "seed": seed + i}) for i in range(params.count)]
+            asked = params.model_dump(include={"from_", "frames", "controlled_by"}) | {"context": context}
+            asked |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+            return [Branch(id=first + index, seed=seed + index, **asked) for index in range(params.count)]
 
         branches = await story.change(new_branches)
         prompt = asyncio.create_task(self._prompt(story, story.tree.path(params.from_)[-context:]))
