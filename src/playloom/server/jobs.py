@@ -71,7 +71,6 @@ class Jobs:
                 f"the queue is full: {self.running} jobs are unfinished and {count:,} more were requested, "
                 f"at most {limit} are allowed; try again in a while"
             )
-
         started = {new_token(self._settings.replica): Job(steps) for steps in predictions}
         self._jobs.update(started)
         return list(started)

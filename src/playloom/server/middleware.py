@@ -22,8 +22,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from playloom.client.endpoint import is_loopback
 from playloom.server.errors import ApiError, check_complexity, service_unavailable, to_api_error
-from playloom.server.settings import Settings, is_loopback
+from playloom.server.settings import Settings
 
 _FORM_PATH = "/new_job"  # takes a form; every other body is JSON
 

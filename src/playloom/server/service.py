@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -143,8 +143,11 @@ class InferenceService:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        load = partial(open_engine, device=settings.device, backend=settings.backend)
-        self.engine = run_in_temporary_thread(lambda: load(settings.model, decode_order=settings.decode_order))
+        self.engine = run_in_temporary_thread(
+            lambda: open_engine(
+                settings.model, device=settings.device, decode_order=settings.decode_order, backend=settings.backend
+            )
+        )
         self.model = self.engine.model
         # A live session that restarts opens its new session before it closes the old one, hence twice.
         capacity = 2 * settings.max_sessions + settings.max_requests + settings.max_jobs + settings.max_branches
