@@ -242,7 +242,11 @@ def _register_page(app: FastAPI, service: InferenceService) -> None:
         app.mount("/assets", StaticFiles(directory=_PAGE / "assets"))
     for path in _PAGE.glob("*"):
         if path.suffix in (".svg", ".ico", ".png", ".webmanifest"):
-            app.add_route(f"/{path.name}", lambda request, path=path: FileResponse(path), include_in_schema=False)
+            app.add_route(f"/{path.name}", partial(_send, path), include_in_schema=False)
+
+
+async def _send(path: Path, request: Request) -> Response:
+    return FileResponse(path)
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
