@@ -31,7 +31,7 @@ from websockets.sync.client import connect
 from _harness import Row, Target, options, parse, progress, report, run, run_case, table
 from playloom.actions.codec import REST_VALUES
 from playloom.actions.controller import CONTROLS
-from playloom.client import Endpoint, Retries
+from playloom.client import Endpoint
 from playloom.data.prompts import find_prompt, list_prompts, load_prompt_file
 from playloom.errors import PlayloomError
 from playloom.media.images import encode_png
@@ -151,7 +151,7 @@ def send_requests(address: str, request: Mapping[str, Any], *, users: int, each:
     seconds: list[float] = []
 
     def ask(_: int) -> None:
-        with Endpoint(f"http://{address}/score", timeout=120, retries=Retries(times=0)) as endpoint:
+        with Endpoint(f"http://{address}/score", timeout=120, retries=0) as endpoint:
             for _ in range(each):
                 started = time.perf_counter()
                 assert json.loads(endpoint.send(request))["results"]

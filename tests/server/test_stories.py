@@ -20,10 +20,9 @@ from playloom.media.action_table import read_actions
 from playloom.media.clips import read_npz
 from playloom.media.images import read_picture
 from playloom.provenance import Manifest, stamp
-from playloom.server.stories.routes import export_path, load_path, write_story
-from playloom.server.stories.schemas import Branch, Header, Removed, StoryInfo, from_line, to_line
+from playloom.server.stories.schemas import Branch, Header, Removed, StoryInfo, Tree, from_line, to_line
 from playloom.server.stories.service import composite, read_overlay
-from playloom.server.stories.store import LOG, StoryStore, Tree
+from playloom.server.stories.store import LOG, StoryStore, export_path, load_path, write_story
 from stories_toys import CREATED, ONE, REST, SIZE, begun, frame, node
 from video_toys import read_frames, read_manifest
 

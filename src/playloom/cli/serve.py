@@ -17,7 +17,7 @@ from playloom.errors import BadInputError, MissingExtraError
 
 if TYPE_CHECKING:
     from playloom.client import CallReport
-    from playloom.client.messages import Request
+    from playloom.client.endpoint import Request
     from playloom.server.settings import Settings
 
 _NEEDED = ("fastapi", "uvicorn", "pydantic_settings", "prometheus_client", "python_multipart")
@@ -147,7 +147,7 @@ def call_command(
 
     Works with `playloom serve` and any endpoint of the same schema. A failure keeps all earlier steps.
     """
-    from playloom.client import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE, CallEvents, CallJob, Retries, find_key, run_call
+    from playloom.client import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE, CallEvents, CallJob, find_key, run_call
 
     job = CallJob(
         start=_start(payload, image),
@@ -161,7 +161,7 @@ def call_command(
         seed=seed,
         delay=delay,
         timeout=timeout,
-        retries=Retries(times=retries),
+        retries=retries,
     )
     # prompts for the key last
     job = replace(job, key=find_key(key, os.environ, _prompt_key if sys.stdin.isatty() else None))
@@ -176,7 +176,7 @@ def call_command(
 
 
 def _start(payload: Path | None, image: Path | None) -> Request | None:
-    from playloom.client.messages import start_from_file, start_from_picture
+    from playloom.client import start_from_file, start_from_picture
 
     if payload is not None and image is not None:
         raise BadInputError("--payload and --image exclude each other; give one of them")

@@ -1,6 +1,7 @@
-"""Connection to one endpoint: its key, its retries, and limits of time and size.
+"""An endpoint: the connection with its key, retries and limits of time and size; requests, and what a response holds.
 
-Redirects are not followed: the key is sent to the given address only.
+Redirects are not followed: the key is sent to the given address only. Endpoints of one schema differ in small ways
+(other names, one more level), so actions are found by their form.
 
     >>> with Endpoint("http://127.0.0.1:5000/score", Key("abc")) as endpoint:  # doctest: +SKIP
     ...     body = endpoint.send({"input_data": {}})
@@ -8,18 +9,26 @@ Redirects are not followed: the key is sent to the given address only.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 import math
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from playloom.errors import BadInputError, EndpointError, MissingExtraError
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions.codec import ACTION_SLOTS, REST_VALUES, Schema, detect_schema, encode_named, rows_to_values
+from playloom.actions.controller import CONTROLS
+from playloom.errors import ActionError, BadInputError, EndpointError, MissingExtraError, PictureError
+from playloom.json_io import read_json
+from playloom.media.images import Picture, encode_png, fit_picture, from_base64, read_picture
 
 if TYPE_CHECKING:
     import httpx
@@ -30,9 +39,18 @@ DEFAULT_ENDPOINT = "http://127.0.0.1:5000/score"
 """Address of `playloom serve`."""
 ENDPOINT_VARIABLE = "MUSE_ENDPOINT_URL"
 """Environment variable that may hold another address."""
+_FRAME_SIZE = (180, 300)  # (H, W) of the frames of endpoints of this schema; a picture is resized to it
+Request = dict[str, Any]
+"""A body in the endpoint's format: `{"input_data": {"num_steps_to_predict", "context": [...], ...}}`."""
+_TRIGGER_PROBABILITY = 0.4  # of the right trigger in a random action
+_MAX_PIXELS = 2_000_000  # enlarged four times, a larger picture would take a hundred megabytes and more
+ENDINGS: dict[str, Literal[".png", ".jpg", ".webp"]] = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
+"""File endings of received pictures by format."""
+_ACTION_NAMES = ("actions", "actions_output")
+_REQUEST_NAMES = ("context", "input_data")  # a request that is repeated in the response
 _MAX_RESPONSE_BYTES = 64 * 1024 * 1024  # one step is far below a megabyte
 _MAX_ERROR_BYTES = 64 * 1024
-_LONGEST_WAIT, _MAX_RETRY_AFTER = 30.0, 300.0  # seconds
+_FIRST_WAIT, _LONGEST_WAIT, _MAX_RETRY_AFTER = 0.5, 30.0, 300.0  # seconds
 _CHECK_KEY = "; check the key (--key, or MUSE_API_KEY or PLAYLOOM_API_KEY in the environment)"
 _CHECK_ADDRESS = "; check the address: its path is /score on most endpoints"
 _HINTS = {401: _CHECK_KEY, 403: _CHECK_KEY, 404: _CHECK_ADDRESS, 405: _CHECK_ADDRESS}
@@ -81,20 +99,6 @@ def find_key(given: str | None, environment: Mapping[str, str], ask: Callable[[]
     return Key(answer) if answer.strip() else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Retries:
-    """Retries of one request; BadInputError when their number is out of range."""
-
-    times: int = 4
-    """Attempts after the first one, 0 or more."""
-    first_wait: float = 0.5
-    """Seconds before the first retry; doubled each time up to 30 s, plus up to twice this time at random."""
-
-    def __post_init__(self) -> None:
-        if self.times < 0:
-            raise BadInputError(f"retries are out of range: got {self.times}, expected 0 or more")
-
-
 def parse_retry_after(header: str) -> float:
     """Return the seconds of a `Retry-After` header; 0 when it is no number."""
     with suppress(ValueError):
@@ -119,25 +123,28 @@ class Endpoint:
         key: Key | None = None,
         *,
         timeout: float = 60.0,
-        retries: Retries | None = None,
+        retries: int = 4,
         on_retry: Callable[[str], None] = lambda note: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Check the address (without a path, `/score` is used); nothing is sent yet.
 
-        `timeout` is in seconds for one attempt; `on_retry` receives a sentence before every retry.
+        `timeout` is in seconds for one attempt. So many `retries` follow the first one, after 0.5 s, doubled each time
+        up to 30 s, with up to 1 s at random; `on_retry` receives a sentence before each. BadInputError for an address,
+        a timeout or a number of retries that is not valid.
         """
         if not (timeout > 0 and math.isfinite(timeout)):
             raise BadInputError(f"the timeout is out of range: got {timeout:g} s, expected more than 0")
+        if retries < 0:
+            raise BadInputError(f"retries are out of range: got {retries}, expected 0 or more")
         parts = _parse_address(address)
-        self._is_local = _is_local(parts.hostname or "")
+        self._is_local = is_loopback(parts.hostname or "")
         self.exposes_key = key is not None and parts.scheme == "http" and not self._is_local
         """True when the key is sent unencrypted over a network."""
         self._address, self._key, self._timeout = parts.geturl(), key, timeout
         self.shown = self.redact(f"{parts.scheme}://{parts.netloc}{parts.path}")
         """The address without its query, which may hold secrets."""
-        self._retries = retries or Retries()
-        self._on_retry, self._sleep = on_retry, sleep
+        self._attempts, self._on_retry, self._sleep = retries + 1, on_retry, sleep
         try:
             import httpx
             import tenacity
@@ -162,11 +169,10 @@ class Endpoint:
 
     def send(self, request: Mapping[str, Any]) -> bytes:
         """Send one request and return the response's body. No error holds the key."""
-        first = self._retries.first_wait
-        backoff = self._tenacity.wait_exponential_jitter(initial=first, max=_LONGEST_WAIT, jitter=2 * first)
+        backoff = self._tenacity.wait_exponential_jitter(_FIRST_WAIT, _LONGEST_WAIT, jitter=2 * _FIRST_WAIT)
         attempts = self._tenacity.Retrying(
             retry=self._tenacity.retry_if_exception_type(_TransientError),
-            stop=self._tenacity.stop_after_attempt(self._retries.times + 1),
+            stop=self._tenacity.stop_after_attempt(self._attempts),
             wait=lambda state: backoff(state) + state.outcome.exception().retry_after,
             before_sleep=self._report,
             sleep=self._sleep,
@@ -175,12 +181,11 @@ class Endpoint:
         try:
             return bytes(attempts(self._attempt, json.dumps(request).encode()))
         except _TransientError as error:
-            tries = f" ({self._retries.times + 1} attempts)" if self._retries.times else ""
+            tries = f" ({self._attempts} attempts)" if self._attempts > 1 else ""
             raise EndpointError(f"{error}{tries}") from None
 
     def _report(self, state: Any) -> None:
-        left = self._retries.times + 1 - state.attempt_number
-        reason, wait = state.outcome.exception(), state.next_action.sleep
+        reason, wait, left = state.outcome.exception(), state.next_action.sleep, self._attempts - state.attempt_number
         self._on_retry(f"{reason}; trying again in {wait:.1f} s ({left} left)")
 
     def _attempt(self, body: bytes) -> bytes:
@@ -249,8 +254,146 @@ def _parse_address(address: str) -> urllib.parse.SplitResult:
     return parts._replace(path="/score") if parts.path in ("", "/") else parts
 
 
-def _is_local(host: str) -> bool:
-    try:
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine's own name or address."""
+    with suppress(ValueError):
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return False
+
+
+def start_from_file(path: Path | str) -> Request:
+    """Read a request from a JSON file, with one step to predict."""
+    request = read_request(Path(path), "give a payload in the endpoint's format")
+    return {**request, "input_data": {**request["input_data"], "num_steps_to_predict": 1}}
+
+
+def start_from_picture(path: Path | str) -> tuple[Request, tuple[str, ...]]:
+    """Make a request whose context is one picture with the controller at rest; with notes on changes to the picture."""
+    picture = read_picture(path)
+    frame_HWC, note = fit_picture(picture.frame_HWC, _FRAME_SIZE)
+    entry = context_entry(encode_png(frame_HWC), REST_VALUES.tolist())
+    notes = [f"{path}: {words}" for words in (*picture.notes, note) if words]
+    return {"input_data": {"num_steps_to_predict": 1, "context": [entry]}}, tuple(notes)
+
+
+def context_entry(data: bytes, action: Sequence[int], tokens: Sequence[int] = ()) -> dict[str, Any]:
+    """Return one context step: picture file, action in bins, and the picture's tokens (none: it is encoded again)."""
+    image = base64.b64encode(data).decode("ascii")
+    return {"image": image, "actions": list(action), "actions_output": list(action), "tokens": list(tokens)}
+
+
+def read_request(path: Path, advice: str) -> Request:
+    """Read and check a request; errors end with `advice`, and are those of `start_from_file`."""
+    request = read_json(path, BadInputError, advice)
+    inner = request.get("input_data")
+    context = inner.get("context") if isinstance(inner, dict) else None
+    if not isinstance(context, list) or not context:
+        raise BadInputError(f'{path} holds no context; expected {{"input_data": {{"context": [{{"image": ...}}]}}}}')
+    for number, entry in enumerate(context, 1):
+        image = entry.get("image") if isinstance(entry, dict) else None
+        name = f"{path}: the image of step {number}"
+        if not isinstance(image, str):
+            raise BadInputError(f"{name} is missing; expected base64 of a PNG or JPEG")
+        read_picture(from_base64(image, name), name=name)
+    return request
+
+
+def random_action(seed: int, step: int) -> NDArray[np.uint8]:
+    """Draw action values [16]: both sticks, one direction of the pad, sometimes the right trigger.
+
+    They depend on seed and step only.
+    """
+    source = np.random.default_rng([seed, step])
+    state = {c.name: source.uniform(-1, 1) for c in CONTROLS if c.kind == "axis"}
+    state["trigger_RT"] = float(source.random() < _TRIGGER_PROBABILITY)
+    state[str(source.choice([c.name for c in CONTROLS if c.name.startswith("dpad_")]))] = 1.0
+    return encode_named([state.get(c.name, 0.0) for c in CONTROLS])
+
+
+def iter_json(value: Any, leave_out: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield every (name, value) inside a JSON value in the order of its text, itself first.
+
+    An item of a list has the list's name; numbers, booleans and nulls inside lists are not yielded.
+    """
+    waiting: list[tuple[str, Any]] = [("", value)]
+    while waiting:
+        name, inner = waiting.pop()
+        yield name, inner
+        if isinstance(inner, dict):
+            waiting += [(key, part) for key, part in reversed(inner.items()) if key not in leave_out]
+        elif isinstance(inner, list):
+            waiting += [(name, part) for part in reversed(inner) if isinstance(part, dict | list | str)]
+
+
+class Response(NamedTuple):
+    """First predicted step of a response."""
+
+    data: bytes  # picture file, as received
+    picture: Picture  # the same, decoded
+    rows: tuple[tuple[float, ...], ...]  # all lists of sixteen numbers in any schema, the likeliest action first
+    tokens: tuple[int, ...]  # of the picture; may be empty
+
+
+def read_response(body: bytes) -> Response:
+    """Find picture, actions and tokens of the first predicted step."""
+    try:
+        content = json.loads(body)
+        content = json.loads(content) if isinstance(content, str) else content  # some hosts encode twice
+    except (ValueError, RecursionError) as error:
+        raise EndpointError("the response is not JSON; is this the address of a scoring endpoint?") from error
+    if (results := _first(content, "results", list)) == []:
+        raise EndpointError("the response holds no results: got 0 steps, expected 1")
+    result = results[0] if results else content
+    image = _first(result, "image", str)
+    if image is None:
+        raise EndpointError("the response holds no picture; expected base64 under results[0].image")
+    name = "the response's picture"
+    try:
+        data = from_base64(image, name)
+        picture = read_picture(data, name=name)
+    except PictureError as error:
+        raise EndpointError(str(error)) from error
+    height, width = picture.frame_HWC.shape[:2]
+    if picture.format not in ENDINGS or height * width > _MAX_PIXELS:
+        got = f"{picture.format} of {width} x {height}"
+        raise EndpointError(
+            f"{name} cannot be used: got {got}, expected {', '.join(ENDINGS)} of {_MAX_PIXELS:,} pixels"
+        )
+    tokens = _first(result, "tokens", list) or []
+    valid = all(type(token) is int and token >= 0 for token in tokens)
+    return Response(data, picture, _rows(result) or _rows(content), tuple(tokens) if valid else ())
+
+
+def choose_action(
+    rows: tuple[tuple[float, ...], ...], schema: Schema | Literal["auto"], last: Schema | None = None
+) -> tuple[NDArray[np.uint8], Schema] | None:
+    """Return the action values [16] of the first row that is an action, and its schema; None without one.
+
+    With `auto` the schema of the previous response, `last`, is tried first, because zeros and ones may fit both.
+    """
+    tried: list[Schema | Literal["auto"]] = [last, "auto"] if schema == "auto" and last is not None else [schema]
+    for row in rows:
+        for name in tried:
+            with suppress(ActionError):
+                found: Schema = detect_schema(row)[0] if name == "auto" else name
+                return rows_to_values(row, found), found
+    return None
+
+
+def _first(value: Any, name: str, kind: type) -> Any:
+    found = (inner for key, inner in iter_json(value, _REQUEST_NAMES) if key == name and isinstance(inner, kind))
+    return next(found, None)
+
+
+def _rows(value: Any) -> tuple[tuple[float, ...], ...]:
+    found = [(name, v) for name, v in iter_json(value, _REQUEST_NAMES) if name != "tokens" and _is_row(v)]
+    found.sort(key=lambda pair: [*_ACTION_NAMES, pair[0]].index(pair[0]))
+    return tuple(tuple(float(number) for number in row) for _, row in found)
+
+
+def _is_row(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == ACTION_SLOTS
+        and all(type(number) in (int, float) and abs(number) < 1e9 for number in value)
+    )

@@ -7,7 +7,7 @@ Middlewares, outermost first: `MetricsMiddleware` (counts, no tracebacks), CORS 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from playloom.server.schemas import ApiModel, file_response, register_generation
 from playloom.server.service import InferenceService
 from playloom.server.sessions import SessionManager, register_session_routes
 from playloom.server.settings import Settings
-from playloom.server.stories.branches import BranchRunner
+from playloom.server.stories.routes import BranchRunner
 from playloom.server.stories.routes import router as story_router
 from playloom.server.stories.service import StoryService
 
@@ -45,18 +45,7 @@ _PAGE_HEADERS = {
     "Cache-Control": "no-cache",
     "Vary": "Accept",
 }
-_PROBLEMS = {
-    400: "The request is invalid.",
-    401: "The key is missing or wrong.",
-    403: "Not from this host or origin.",
-    404: "Not found.",
-    405: "Not with this method.",
-    408: "The body did not come in time.",
-    413: "The body is too large.",
-    500: "The server failed.",
-    503: "The server is full or stopping; see Retry-After.",
-    504: "It took too long.",
-}
+_ERRORS = (400, 401, 403, 404, 405, 408, 413, 500, 503, 504)
 
 
 class ModelInfo(ApiModel):
@@ -94,7 +83,8 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.service = settings, InferenceService(settings)
-        self.metrics = Metrics(self.service.scheduler.stats, self._gauges, settings.batch)
+        self.metrics = Metrics(settings.batch, self._gauges())
+        self.service.scheduler.on_batch = self.metrics.count_batch
         self.sessions = SessionManager(self.service, self.metrics)
         self.jobs = Jobs(self.service)
         self.stories = StoryService(self.service, lambda token: self.sessions.history(token)[:2])
@@ -128,18 +118,18 @@ class Server:
             self.sessions.close(token)
         self.service.close(timeout=1.0)
 
-    def _gauges(self) -> dict[str, float]:
+    def _gauges(self) -> dict[str, Callable[[], float]]:
         limiter, stats = self.service.limiter, self.service.scheduler.stats
         return {
-            "requests_running": limiter.running,
-            "requests_waiting": limiter.waiting,
-            "jobs_running": self.jobs.running,
-            "branches_running": self.branches.dreaming,
-            "live_sessions": len(self.sessions.connections),
-            "live_players": self.sessions.playing,
-            "http_sessions": len(self.sessions.http_sessions),
-            "scheduler_sessions": stats.sessions,
-            "scheduler_waiting": stats.waiting,
+            "requests_running": lambda: limiter.running,
+            "requests_waiting": lambda: limiter.waiting,
+            "jobs_running": lambda: self.jobs.running,
+            "branches_running": lambda: self.branches.dreaming,
+            "live_sessions": lambda: len(self.sessions.connections),
+            "live_players": lambda: self.sessions.playing,
+            "http_sessions": lambda: len(self.sessions.http_sessions),
+            "scheduler_sessions": lambda: stats.sessions,
+            "scheduler_waiting": lambda: stats.waiting,
         }
 
 
@@ -163,14 +153,14 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses={status: {"model": ErrorResponse, "description": text} for status, text in _PROBLEMS.items()},
+        responses={status: {"model": ErrorResponse} for status in _ERRORS},
     )
     app.state.server = server
     for kind in (ApiError, PlayloomError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, error_response)
     register_generation_routes(app, server.service)
     register_job_routes(app, server.service, server.jobs)
-    register_session_routes(app, server.service, server.sessions)
+    register_session_routes(app, server.sessions)
     register_live_routes(app, server.sessions)
     app.include_router(story_router)
     _register_info_routes(app, server.service, server.metrics)

@@ -7,14 +7,14 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import FastAPI, Query, Request
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
@@ -63,20 +63,17 @@ class Jobs:
         """Number of jobs with unread results."""
         return sum(bool(job.ready) for job in self._jobs.values())
 
-    def check_room(self, count: int) -> None:
-        """Raise a `BadInputError` unless so many jobs may be started."""
+    def start(self, count: int, predictions: Iterable[JobSteps]) -> list[str]:
+        """Start so many jobs and return their ids; raise a `BadInputError` when there would be too many."""
         limit = self._settings.max_jobs
         if self.running + count > limit:
             raise BadInputError(
                 f"the queue is full: {self.running} jobs are unfinished and {count:,} more were requested, "
                 f"at most {limit} are allowed; try again in a while"
             )
-
-    def start(self, steps: JobSteps) -> str:
-        """Start a job and return its id."""
-        name = new_token(self._settings.replica)
-        self._jobs[name] = Job(steps)
-        return name
+        started = {new_token(self._settings.replica): Job(steps) for steps in predictions}
+        self._jobs.update(started)
+        return list(started)
 
     def read(self, names: Sequence[str]) -> tuple[list[tuple[str, Prediction]], list[str], int]:
         """Return and remove the unread results of jobs, and their unread errors; also the number of known jobs."""
@@ -147,7 +144,6 @@ class NewJobReply(ApiModel):
     current_jobs_in_queue: int = Field(description="Unfinished jobs, these included.")
 
 
-_NEW_JOB = TypeAdapter(NewJob)
 _FORM_SCHEMA = {
     "type": "object",
     "required": ["json"],
@@ -169,7 +165,7 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
             files = {name: await part.read() for name, part in form.multi_items() if isinstance(part, UploadFile)}
         if not isinstance(text, str):
             raise ApiError(400, "the form has no field json; send the job's parameters in it")
-        params = parse_json(text, _NEW_JOB)
+        params = parse_json(text, NewJob.model_validate_json)
         service.check_steps(params.num_steps_to_predict)
         context = _context(params, files, min(params.max_context_length, service.context))
         future = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
@@ -177,9 +173,8 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
         following = following[: params.num_steps_to_predict + 1]
         prompt = await service.prompt(context, steps=len(context), stretch=True)
         (sampling, seed), count = params.resolve(service), params.num_parallel_predictions
-        jobs.check_room(count)
         predictions = (predict(service, prompt, following, sampling, (seed + index) % 2**63) for index in range(count))
-        return NewJobReply(job_ids=[jobs.start(steps) for steps in predictions], current_jobs_in_queue=jobs.running)
+        return NewJobReply(job_ids=jobs.start(count, predictions), current_jobs_in_queue=jobs.running)
 
     @app.get("/get_job_results", tags=["job server"], **file_response("application/zip", empty="Nothing new yet."))
     async def get_job_results(job_ids: JobIds) -> Response:

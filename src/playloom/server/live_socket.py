@@ -99,7 +99,6 @@ class SetTemperature(RequestModel):
 
 
 Control = Command | Reset | SetController | SetTemperature
-_HELLO: TypeAdapter[Hello] = TypeAdapter(Hello)
 _CONTROL: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="type")])
 
 
@@ -164,7 +163,7 @@ class _Player:
             raise ApiError(408, f"no hello came within {seconds:g} seconds") from None
         if not isinstance(message, str):
             raise ApiError(400, 'the first message must be JSON text: {"type": "hello", ...}')
-        hello = parse_json(message, _HELLO)
+        hello = parse_json(message, Hello.model_validate_json)
         if not verify_api_key(hello.key or bearer_key(self.socket.headers), self.service.settings.key):
             raise ApiError(401, "the key is missing or wrong; send it as key in hello")
         return hello
@@ -208,7 +207,7 @@ class _Player:
                 connection.delivered = True
             if isinstance(message, str):
                 try:
-                    self.controls.put_nowait(parse_json(message, _CONTROL))
+                    self.controls.put_nowait(parse_json(message, _CONTROL.validate_json))
                 except asyncio.QueueFull:
                     raise ApiError(429, f"more than {_MAX_CONTROLS} requests are waiting; send them slower") from None
             elif connection is None:

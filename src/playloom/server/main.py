@@ -40,8 +40,7 @@ class _GuardedProtocol(H11Protocol):
     """One HTTP connection with a timeout for request heads; above `max_connections`, the longest idle one is closed."""
 
     limits: Settings
-    idle: OrderedDict[_GuardedProtocol, None]  # all idle connections of the server, longest idle first
-    _timer: asyncio.TimerHandle | None = None
+    idle: OrderedDict[_GuardedProtocol, asyncio.TimerHandle]  # all idle connections of the server, longest idle first
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -87,18 +86,14 @@ class _GuardedProtocol(H11Protocol):
         self.transport.close()
 
     def _set_idle(self) -> None:
-        if self._timer is None:
+        if self not in self.idle:
             seconds = self.limits.header_seconds
-            self._timer = self.loop.call_later(
-                seconds, self._refuse, 408, f"no request came within {seconds:g} seconds"
-            )
-            self.idle[self] = None
+            message = f"no request came within {seconds:g} seconds"
+            self.idle[self] = self.loop.call_later(seconds, self._refuse, 408, message)
 
     def _set_busy(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self.idle.pop(self, None)
+        if (timer := self.idle.pop(self, None)) is not None:
+            timer.cancel()
 
 
 class DrainingServer(uvicorn.Server):

@@ -13,21 +13,18 @@ import hmac
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
-from itertools import accumulate
+from collections.abc import Callable, Mapping
 from urllib.parse import SplitResult, quote, urlsplit
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from playloom.client.endpoint import is_loopback
 from playloom.server.errors import ApiError, check_complexity, service_unavailable, to_api_error
-from playloom.server.scheduler import SchedulerStats
-from playloom.server.settings import Settings, is_loopback
+from playloom.server.settings import Settings
 
 _FORM_PATH = "/new_job"  # takes a form; every other body is JSON
 
@@ -168,11 +165,10 @@ _DURATION = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _METHODS = {"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"}
 
 
-class Metrics(Collector):
-    """Counters and histograms, which any thread may increment, and values that the scheduler and the gauges keep."""
+class Metrics:
+    """Counters and histograms, which any thread may increment, and gauges."""
 
-    def __init__(self, stats: SchedulerStats, gauges: Callable[[], dict[str, float]], batch: int) -> None:
-        self.stats, self.gauges, self.batch = stats, gauges, batch
+    def __init__(self, batch: int, gauges: Mapping[str, Callable[[], float]]) -> None:
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
             "playloom_requests", "Requests answered.", ["method", "route", "status"], registry=registry
@@ -189,23 +185,18 @@ class Metrics(Collector):
             buckets=_LATENCY,
             registry=registry,
         )
-        self.registry.register(self)
+        self.batch_size = Histogram(
+            "playloom_batch_size", "Sessions in one batch.", buckets=range(1, batch + 1), registry=registry
+        )
+        self.frames = Counter("playloom_generated_frames", "Steps generated.", registry=registry)
+        for name, value in gauges.items():
+            text = name.replace("_", " ").capitalize()
+            Gauge(f"playloom_{name}", f"{text} now.", registry=registry).set_function(value)
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield the scheduler's statistics and the gauges."""
-        for name, value in self.gauges().items():
-            yield GaugeMetricFamily(f"playloom_{name}", name.replace("_", " ").capitalize() + " now.", value=value)
-        sizes = dict(self.stats.batches)
-        totals = list(accumulate(sizes.get(size, 0) for size in range(1, self.batch + 1)))
-        buckets = [
-            *((f"{size:.1f}", float(total)) for size, total in enumerate(totals, 1)),
-            ("+Inf", float(totals[-1])),
-        ]
-        steps = float(sum(size * count for size, count in sizes.items()))
-        yield HistogramMetricFamily("playloom_batch_size", "Sessions in one batch.", buckets=buckets, sum_value=steps)
-        steps_done = Metric("playloom_generated_frames", "Steps generated.", "counter")
-        steps_done.add_sample("playloom_generated_frames_total", {}, float(self.stats.frames))
-        yield steps_done
+    def count_batch(self, size: int) -> None:
+        """Count a batch of steps."""
+        self.batch_size.observe(size)
+        self.frames.inc(size)
 
 
 class MetricsMiddleware:

@@ -47,46 +47,6 @@ class ShuttingDownError(ResourceError):
     """Raised when the scheduler is closed, or closes before a step is done."""
 
 
-class _TaskQueue:
-    def __init__(self) -> None:
-        self._items: queue.SimpleQueue[tuple[Callable[[], None], _OnError] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._closed = False
-
-    def add(self, task: Callable[[], None], on_error: _OnError = lambda error: None) -> None:
-        with self._lock:
-            if not self._closed:
-                return self._items.put((task, on_error))
-        return on_error(ShuttingDownError("the server is stopping and accepts no new work"))
-
-    def close(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._items.put(None)
-
-    def run(self, timeout: float | None) -> bool:
-        """Run all queued tasks in the calling thread; returns False once the queue is closed and empty.
-
-        Waits `timeout` seconds for the first task; None: until it comes.
-        """
-        with suppress(queue.Empty):
-            while (item := self._items.get(timeout=timeout)) is not None:
-                timeout, (task, on_error) = 0.0, item
-                try:
-                    task()
-                except Exception as error:  # report to the caller
-                    on_error(error)
-            self._items.put(None)  # for the next call
-            return False
-        return True
-
-    def reject_all(self, error: Exception) -> None:
-        self.close()
-        while (item := self._items.get()) is not None:
-            item[1](error)
-
-
 def _fail(future: Future[Any], error: Exception) -> None:
     with suppress(InvalidStateError):  # it is cancelled or done
         future.set_exception(error)
@@ -177,8 +137,9 @@ class Scheduler:
         """
         self.engine, self.sessions, self.batch, self.gather = engine, sessions, batch, gather
         self.stats = SchedulerStats()
-        self._tasks = _TaskQueue()
-        self._post = self._tasks.add
+        self.on_batch: Callable[[int], None] = lambda size: None  # receives the size of every batch done
+        self._tasks: queue.SimpleQueue[tuple[Callable[[], None], _OnError] | None] = queue.SimpleQueue()
+        self._closed, self._lock = False, threading.Lock()  # the lock: no task follows the None of the end
         self._prefilling: list[_PrefillRequest] = []
         self._requests: deque[_StepRequest] = deque()
         self._live: list[LiveHandle] = []
@@ -239,6 +200,38 @@ class Scheduler:
         self._post(do, partial(_fail, future))
         return future
 
+    def close(self, timeout: float = 10.0) -> bool:
+        """Finish queued work, accept nothing new and stop; returns True when `timeout` seconds sufficed."""
+        self._accept_nothing()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _post(self, task: Callable[[], None], on_error: _OnError = lambda error: None) -> None:
+        """Queue a task; `on_error` gets its exception, or that of a stopping server."""
+        with self._lock:
+            if not self._closed:
+                return self._tasks.put((task, on_error))
+        return on_error(ShuttingDownError("the server is stopping and accepts no new work"))
+
+    def _accept_nothing(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._tasks.put(None)
+
+    def _run_tasks(self, timeout: float | None) -> bool:
+        """Run all queued tasks, after at most `timeout` seconds (None: any) for the first; False after the last one."""
+        with suppress(queue.Empty):
+            while (item := self._tasks.get(timeout=timeout)) is not None:
+                timeout, (task, on_error) = 0.0, item
+                try:
+                    task()
+                except Exception as error:  # report to the caller
+                    on_error(error)
+            self._tasks.put(None)  # for the next call
+            return False
+        return True
+
     def _remove(self, handle: Handle) -> None:
         if handle.closed:
             return
@@ -251,15 +244,9 @@ class Scheduler:
         self.stats.sessions -= 1
         self._capacity.release()
 
-    def close(self, timeout: float = 10.0) -> bool:
-        """Finish queued work, accept nothing new and stop; returns True when `timeout` seconds sufficed."""
-        self._tasks.close()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
     def _run(self) -> None:
         try:
-            while self._tasks.run(self._idle_time()) or self._requests or self._prefilling:
+            while self._run_tasks(self._idle_time()) or self._requests or self._prefilling:
                 self._prefill_step()
                 self._gather()
                 self._advance()
@@ -272,7 +259,9 @@ class Scheduler:
                 _fail(newcomer.done, gone)
             for live in self._live:
                 live.on_error(gone)
-            self._tasks.reject_all(gone)
+            self._accept_nothing()
+            while (item := self._tasks.get()) is not None:
+                item[1](gone)
 
     def _idle_time(self) -> float | None:
         """Return the seconds until there is work other than tasks; None: there is none."""
@@ -320,7 +309,7 @@ class Scheduler:
             here = {id(request.handle) for request in self._requests}
             missing = any(not handle.closed and id(handle) not in here for handle in self._last_batch)
             left = end - time.perf_counter()
-            if not missing or len(here) >= self.batch or left <= 0 or not self._tasks.run(left):
+            if not missing or len(here) >= self.batch or left <= 0 or not self._run_tasks(left):
                 return
 
     def _advance(self) -> None:
@@ -339,6 +328,7 @@ class Scheduler:
                     request.handle.close()
             return
         self.stats.frames += len(batch)
+        self.on_batch(len(batch))
         for request, step in zip(batch, steps, strict=True):
             request.done.set_result(step)
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from fastapi import FastAPI, Request
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from starlette.responses import Response
 
 from playloom.actions.codec import REST_VALUES, Form, read_vector, values_to_rows
@@ -31,19 +31,11 @@ _MOST = 100
 SEED_END = 2**63
 
 
-def _blank_is_none(value: Any) -> Any:
-    return None if isinstance(value, str) and value.strip().lower() in ("", "none", "null") else value
-
-
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Vector = Annotated[list[Number], Field(max_length=64)]
 Tokens = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=65536)]
 TemperatureValue = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 SeedValue = Annotated[int, Field(ge=0, lt=SEED_END)]
-Temperature = Annotated[TemperatureValue | None, BeforeValidator(_blank_is_none)]
-TopK = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_blank_is_none)]
-TopP = Annotated[Annotated[float, Field(gt=0, le=1)] | None, BeforeValidator(_blank_is_none)]
-Seed = Annotated[SeedValue | None, BeforeValidator(_blank_is_none)]
 Picture = Annotated[str, Field(description="PNG or JPEG, base64; the middle is cut out where the shape differs.")]
 Schema = Literal["named", "binned"]
 
@@ -86,12 +78,19 @@ class RequestModel(ApiModel):
 class SamplingFields(ApiModel):
     """Sampling parameters of a request."""
 
-    temperature: Temperature = None
+    temperature: TemperatureValue | None = None
     """Divides the logits; 0 is greedy; none: the model's default."""
-    top_k: TopK = Field(default=None, description="Sample from the k likeliest tokens only.")
-    top_p: TopP = Field(default=None, description="Sample from the likeliest tokens that reach p together.")
-    seed: Seed = None
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """Sample from the k likeliest tokens only."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Sample from the likeliest tokens that reach p together."""
+    seed: SeedValue | None = None
     """Random seed; the same request and seed give the same reply. None: a random one."""
+
+    @field_validator("temperature", "top_k", "top_p", "seed", mode="before")
+    @classmethod
+    def _blank_is_none(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and value.strip().lower() in ("", "none", "null") else value
 
     def resolve(self, service: InferenceService) -> tuple[Sampling, int]:
         """Return the sampling parameters and the seed, with the model's defaults."""

@@ -6,13 +6,10 @@ Images are decoded and encoded in the I/O pool; the model runs in the scheduler'
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
-import threading
-import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +25,6 @@ from playloom.actions.codec import REST_VALUES
 from playloom.data.prompts import find_prompt, list_prompts, load_prompt, load_prompt_file, prompt_folder
 from playloom.device import run_in_temporary_thread
 from playloom.errors import BadInputError
-from playloom.inference.engine import Engine
 from playloom.inference.generate import build_manifest, open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt, StepResult
@@ -39,7 +35,6 @@ from playloom.server.scheduler import Frame, Handle, Progress, Scheduler
 from playloom.server.settings import Settings
 
 _T = TypeVar("_T")
-_WEIGHT = 0.2  # of the newest request in the running mean of durations
 _CACHED_PROMPTS = 8
 
 
@@ -51,7 +46,6 @@ class RequestLimiter:
         self.running = self.waiting = 0
         self.draining = False  # True while the server is stopping and accepts no new work
         self._free = asyncio.Semaphore(slots)
-        self._mean_seconds = 1.0
         self._scopes: set[anyio.CancelScope] = set()
         self._ended = False
 
@@ -60,7 +54,7 @@ class RequestLimiter:
         """Hold one of the slots; raise an `ApiError` 503 at once if the queue is full or the server is stopping."""
         self.check_open()
         if self._free.locked() and self.waiting >= self.queue:
-            seconds = min(60, math.ceil(self._mean_seconds * max(1, self.waiting) / self.slots))
+            seconds = min(60, 1 + self.waiting // self.slots)  # a request takes about a second
             raise service_unavailable(f"{self.waiting} requests are waiting already; try again in a while", seconds)
         self.waiting += 1
         try:
@@ -68,12 +62,10 @@ class RequestLimiter:
         finally:
             self.waiting -= 1
         self.running += 1
-        began = time.monotonic()
         try:
             yield
         finally:
             self.running -= 1
-            self._mean_seconds += _WEIGHT * (time.monotonic() - began - self._mean_seconds)
             self._free.release()
 
     @asynccontextmanager
@@ -110,7 +102,7 @@ class RequestLimiter:
 
 
 class SentImageCache:
-    """Tokens and manifests of the newest images sent, by pixel hash; any thread may use it.
+    """Tokens and manifests of the newest images sent, by pixel hash; used in the I/O thread only.
 
     Clients of the hosted endpoint send our images back without tokens; encoding them again would drift and put the
     visible watermark into the context.
@@ -119,23 +111,20 @@ class SentImageCache:
     def __init__(self, images: int) -> None:
         self._images = images
         self._known: OrderedDict[str, tuple[NDArray[np.int32], Manifest]] = OrderedDict()
-        self._lock = threading.Lock()
 
     def keep(self, marked_HWC: NDArray[np.uint8], codes_N: NDArray[np.int64], manifest: Manifest) -> None:
         """Store an image's tokens and manifest; the least recently used image is dropped above the limit."""
-        with self._lock:
-            self._known[frames_hash(marked_HWC)] = codes_N.astype(np.int32), manifest
-            while len(self._known) > self._images:
-                self._known.popitem(last=False)
+        self._known[frames_hash(marked_HWC)] = codes_N.astype(np.int32), manifest
+        while len(self._known) > self._images:
+            self._known.popitem(last=False)
 
     def find(self, frame_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.int64] | None, Manifest | None]:
         """Return the tokens, int64 [N], and the manifest of an image that was sent; (None, None) for any other."""
         name = frames_hash(frame_HWC)
-        with self._lock:
-            if name not in self._known:
-                return None, None
-            self._known.move_to_end(name)
-            codes_N, manifest = self._known[name]
+        if name not in self._known:
+            return None, None
+        self._known.move_to_end(name)
+        codes_N, manifest = self._known[name]
         return codes_N.astype(np.int64), manifest
 
 
@@ -154,7 +143,11 @@ class InferenceService:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.engine = run_in_temporary_thread(lambda: _load_engine(settings))
+        self.engine = run_in_temporary_thread(
+            lambda: open_engine(
+                settings.model, device=settings.device, decode_order=settings.decode_order, backend=settings.backend
+            )
+        )
         self.model = self.engine.model
         # A live session that restarts opens its new session before it closes the old one, hence twice.
         capacity = 2 * settings.max_sessions + settings.max_requests + settings.max_jobs + settings.max_branches
@@ -163,7 +156,7 @@ class InferenceService:
         self.sent_images = SentImageCache(settings.token_cache_size)
         self._io_pool = ThreadPoolExecutor(1, "playloom-io")
         self._encode_pool = ThreadPoolExecutor(1, "playloom-encode")
-        self._live_pool = ThreadPoolExecutor(1, "playloom-live")
+        self.live_pool = ThreadPoolExecutor(1, "playloom-live")  # for encodings of milliseconds, in order
         self.prompts = list_prompts(prompt_folder(self.model.folder))
         self.named_prompt = lru_cache(_CACHED_PROMPTS)(self._named_prompt)
         self.prompt_image = lru_cache(_CACHED_PROMPTS)(self._prompt_image)
@@ -195,15 +188,11 @@ class InferenceService:
 
     def run_in_io_pool(self, work: Callable[[], _T]) -> Awaitable[_T]:
         """Run in the I/O thread, in order."""
-        return asyncio.get_running_loop().run_in_executor(self._io_pool, work)
+        return run_in(self._io_pool, work)
 
     def run_in_encode_pool(self, work: Callable[[], _T]) -> Awaitable[_T]:
         """Run an encoding of seconds in the encoding thread, in order."""
-        return asyncio.get_running_loop().run_in_executor(self._encode_pool, work)
-
-    def submit_live(self, work: Callable[[], _T]) -> Future[_T]:
-        """Run an encoding of milliseconds in the thread of live frames, in order."""
-        return self._live_pool.submit(work)
+        return run_in(self._encode_pool, work)
 
     async def prompt(self, context: Sequence[ContextStep], *, steps: int, stretch: bool = False) -> Prompt:
         """Build a prompt from the last `steps` context steps, at most the model's context length."""
@@ -295,7 +284,7 @@ class InferenceService:
     def close(self, timeout: float) -> None:
         """Finish running work and accept nothing new."""
         self.scheduler.close(timeout)
-        for pool in (self._io_pool, self._encode_pool, self._live_pool):
+        for pool in (self._io_pool, self._encode_pool, self.live_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
@@ -329,10 +318,9 @@ class InferenceService:
         return encode_png(load_prompt_file(self._prompt_file(name)).frames_THWC[: self.context][-1])
 
 
-def _load_engine(settings: Settings) -> Engine:
-    return open_engine(
-        settings.model, device=settings.device, decode_order=settings.decode_order, backend=settings.backend
-    )
+def run_in(pool: Executor, work: Callable[[], _T]) -> Awaitable[_T]:
+    """Run in a thread of a pool."""
+    return asyncio.get_running_loop().run_in_executor(pool, work)
 
 
 def resolve_seed(seed: int | None) -> int:

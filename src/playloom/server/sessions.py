@@ -188,7 +188,7 @@ class LiveConnection:
 
     def _on_frame(self, frame: LiveFrame) -> Future[None]:
         prompt, manifest = self.start.prompt, self.manifest  # those of this frame
-        return self.service.submit_live(lambda: self._encode(frame, prompt, manifest))
+        return self.service.live_pool.submit(self._encode, frame, prompt, manifest)
 
     def _on_error(self, error: Exception) -> None:
         self.failure = to_api_error(error).message
@@ -326,53 +326,44 @@ class SessionManager:
             if now - session.used_at > settings.idle_seconds and not session.lock.locked():
                 self.close(token)
 
-    async def open_http(self, params: schemas.PromptParams) -> SessionCreated:
-        """Open a session that is stepped by requests."""
-        service = self.service
-        self.check_capacity()
-        prompt, (sampling, seed) = await schemas.build_prompt(service, params), params.resolve(service)
-        handle, token = await self.open(prompt, sampling, seed), new_token(service.settings.replica)
-        self.http_sessions[token] = HttpSession(
-            handle=handle,
-            manifest=service.manifest(prompt, sampling, seed, "full"),
-            schema=params.schema_,
-            history=FrameHistory(prompt, context=service.context, sent=service.settings.recording_frames),
-        )
-        return SessionCreated(token=token, model=service.model.config.name, seed=seed)
 
-    async def step(self, token: str, body: StepBody) -> schemas.Step:
-        """Run one step of an HTTP session; its concurrent steps run one after the other."""
-        session, service = self.find(token), self.service
-        action_A = None if body.action is None else read_vector(body.action, session.schema, "the action")
-        async with session.lock:
-            self.find(token)  # it may have been closed meanwhile
-            session.used_at = time.monotonic()
-            future = session.handle.submit(action_A)
-            future.add_done_callback(session.remember)
-            step = await await_future(future)
-            reply = await schemas.serialize_step(service, step, session.manifest, session.schema)
-            frame_HWC = step.frame_HWC
-            assert frame_HWC is not None, "a step of a session has a frame"
-            picture = await service.run_in_io_pool(lambda: live_picture(frame_HWC, "jpeg", session.manifest.to_json()))
-            session.history.add_sent(SentFrame(picture, step.action_A, 0))
-            session.used_at = time.monotonic()
-        return reply
-
-
-def register_session_routes(app: FastAPI, service: InferenceService, sessions: SessionManager) -> None:
+def register_session_routes(app: FastAPI, sessions: SessionManager) -> None:
     """Add the routes."""
+    service = sessions.service
 
     @app.post("/v1/sessions", status_code=201, tags=["playloom"])
     async def open_session(body: schemas.PromptParams, request: Request) -> SessionCreated:
         """Open a session that is stepped by requests."""
         async with service.limiter.in_time(request):
-            return await sessions.open_http(body)
+            sessions.check_capacity()
+            prompt, (sampling, seed) = await schemas.build_prompt(service, body), body.resolve(service)
+            handle, token = await sessions.open(prompt, sampling, seed), new_token(service.settings.replica)
+            sessions.http_sessions[token] = HttpSession(
+                handle=handle,
+                manifest=service.manifest(prompt, sampling, seed, "full"),
+                schema=body.schema_,
+                history=FrameHistory(prompt, context=service.context, sent=service.settings.recording_frames),
+            )
+            return SessionCreated(token=token, model=service.model.config.name, seed=seed)
 
     @app.post("/v1/sessions/{token}/step", tags=["playloom"])
     async def step_session(token: str, body: StepBody, request: Request) -> schemas.Step:
         """Run one step: a given or sampled action, and the frame after it."""
-        async with service.limiter.in_time(request):
-            return await sessions.step(token, body)
+        session = sessions.find(token)
+        action_A = None if body.action is None else read_vector(body.action, session.schema, "the action")
+        async with service.limiter.in_time(request), session.lock:
+            sessions.find(token)  # it may have been closed meanwhile
+            session.used_at = time.monotonic()
+            future = session.handle.submit(action_A)
+            future.add_done_callback(session.remember)
+            step, manifest = await await_future(future), session.manifest
+            reply = await schemas.serialize_step(service, step, manifest, session.schema)
+            frame_HWC = step.frame_HWC
+            assert frame_HWC is not None, "a step of a session has a frame"
+            picture = await service.run_in_io_pool(lambda: live_picture(frame_HWC, "jpeg", manifest.to_json()))
+            session.history.add_sent(SentFrame(picture, step.action_A, 0))
+            session.used_at = time.monotonic()
+            return reply
 
     @app.delete("/v1/sessions/{token}", status_code=204, tags=["playloom"])
     async def close_session(token: str) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from playloom.client.endpoint import is_loopback
 from playloom.errors import ConfigError
 
 _REPLICA_PATTERN = r"[A-Za-z0-9_-]{1,64}"
@@ -32,13 +31,6 @@ def replica_in(name: str) -> str | None:
     """Return the replica that a token names; None without a prefix."""
     found = re.match(rf"({_REPLICA_PATTERN})\.", name)
     return found and found[1]
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine's own name or address."""
-    with suppress(ValueError):
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    return False
 
 
 class Settings(BaseSettings):

@@ -14,11 +14,12 @@ from playloom.actions.codec import values_to_rows
 from playloom.client.endpoint import (
     Endpoint,
     Key,
+    choose_action,
     find_key,
     parse_retry_after,
     printable,
+    read_response,
 )
-from playloom.client.messages import choose_action, read_response
 from playloom.errors import BadInputError
 from playloom.media.images import encode_png
 

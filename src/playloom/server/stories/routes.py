@@ -1,7 +1,6 @@
-"""`/v1/stories`: routes of stories, their changes as Server-Sent Events, and their exports.
+"""`/v1/stories`: the branches that are being generated, and the routes of stories with their Server-Sent Events.
 
-Generated frames leave watermarked and with their manifest; the arrays in `.npz` are unmarked, so that a dream can
-continue from them (`playloom dream --prompt path.npz`). The content of each file is in docs/stories.md.
+A cancelled branch ends after its current frame, which is dropped.
 """
 
 from __future__ import annotations
@@ -9,12 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-import zipfile
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from functools import partial
-from pathlib import Path
-from typing import IO, Annotated, Literal, NamedTuple
+from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Request
@@ -23,27 +20,21 @@ from numpy.typing import NDArray
 from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 
-from playloom.actions.codec import REST_VALUES
+from playloom.actions.codec import REST_VALUES, read_vector
+from playloom.actions.script import parse_script
 from playloom.errors import BadInputError, RecordingError
-from playloom.media.action_table import write_actions
-from playloom.media.clips import write_npz
-from playloom.media.images import enlarge
-from playloom.media.output_folder import GeneratedClip, OutputStep
-from playloom.media.video import write_gif, write_mp4
-from playloom.provenance import Manifest, frames_hash, stamp
-from playloom.server.errors import ApiError
-from playloom.server.schemas import download, file_response
+from playloom.inference.sampling import Sampling
+from playloom.inference.types import ActionSource, Prompt, StepResult
+from playloom.server.errors import ApiError, to_api_error
+from playloom.server.schemas import SEED_END, download, file_response, read_actions
 from playloom.server.service import RequestLimiter
 from playloom.server.stories import schemas
-from playloom.server.stories.branches import BranchRunner
-from playloom.server.stories.schemas import Branch, Change, Header, Node, Removed, StoryInfo
+from playloom.server.stories.schemas import ACTIVE_STATES, Branch, Change, Header, Node, Removed, StoryInfo
 from playloom.server.stories.service import Story, StoryService
-from playloom.server.stories.store import Frame, StoryDir
+from playloom.server.stories.store import Frame, PathKind, export_path, load_path, write_story
 
-PathKind = Literal["mp4", "gif", "csv", "npz", "zip"]
 _HEARTBEAT = 10.0  # seconds of silence before a comment line, which keeps proxies connected
 _CHUNK = 2**18
-_ENLARGED = 2
 _MEDIA_TYPES: dict[PathKind, str] = {
     "mp4": "video/mp4",
     "gif": "image/gif",
@@ -53,6 +44,152 @@ _MEDIA_TYPES: dict[PathKind, str] = {
 }
 _CACHED = {"Cache-Control": "private, max-age=31536000, immutable"}
 _STREAM = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+_Actions = Sequence[NDArray[np.uint8] | None]
+
+
+class BranchRunner:
+    """All unfinished branches of a server. Used from one event loop."""
+
+    def __init__(self, stories: StoryService) -> None:
+        self.stories, self.service = stories, stories.service
+        self._slots = asyncio.Semaphore(self.service.settings.max_branches)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.dreaming = 0  # running branches; one counts until its end is on disk: a stopping server waits for it
+
+    async def start(self, story: Story, params: schemas.BranchRequest) -> schemas.BranchList:
+        """Start the branches of a request."""
+        service, context = self.service, params.context or self.service.context
+        service.limiter.check_open()
+        service.check_steps(params.frames)
+        self.stories.check_size(story)
+        if context > service.context:
+            raise BadInputError(f"context is too long: got {context} frames, expected at most {service.context}")
+        actions, notes = _actions(params)
+        sampling, seed = params.resolve(service)
+        if seed + params.count > SEED_END:
+            last = SEED_END - params.count
+            raise BadInputError(f"seed is too large for {params.count} branches: got {seed}, expected at most {last}")
+
+        def new_branches() -> list[Branch]:
+            story.tree.node(params.from_)
+            self.stories.check_frames(story, params.count * params.frames)
+            first = story.tree.header.next_branch
+            asked = params.model_dump(include={"from_", "frames", "controlled_by"}) | {"context": context}
+            asked |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+            return [Branch(id=first + index, seed=seed + index, **asked) for index in range(params.count)]
+
+        branches = await story.change(new_branches)
+        prompt = asyncio.create_task(self._prompt(story, story.tree.path(params.from_)[-context:]))
+        for branch in branches:
+            task = asyncio.create_task(self._run(story, branch, actions, sampling, prompt))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return schemas.BranchList(branches=branches, notes=notes)
+
+    async def cancel(self, story: Story, branch: int) -> None:
+        """Cancel a branch; its finished frames stay."""
+        if branch not in story.tree.branches:
+            raise ApiError(404, f"there is no branch {branch} in this story")
+        await _set_state(story, branch, "cancelled")
+
+    async def close(self) -> None:
+        """Stop unfinished branches; they are marked failed when the stories are read again."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(
+        self, story: Story, branch: Branch, actions: _Actions, sampling: Sampling, encoding: asyncio.Task[Prompt]
+    ) -> None:
+        async with self._slots:
+            self.dreaming += 1
+            try:
+                if _is_active(story, branch.id):
+                    self.service.limiter.check_open()
+                    prompt = await encoding
+                    # Marked while it runs, so that the branches of a request start together and share every batch.
+                    frames = self._generate(story, branch, actions, sampling, prompt)
+                    await asyncio.gather(_set_state(story, branch.id, "dreaming"), frames)
+                await _set_state(story, branch.id, "done")
+            except Exception as error:
+                await _set_state(story, branch.id, "failed", to_api_error(error).message)
+            finally:
+                self.dreaming -= 1
+
+    async def _generate(
+        self, story: Story, branch: Branch, actions: _Actions, sampling: Sampling, prompt: Prompt
+    ) -> None:
+        mode = "world" if branch.controlled_by == "player" else "full"
+        manifest = self.service.manifest(prompt, sampling, branch.seed, mode)
+        turns = [(action_A, "dream") for action_A in actions]
+        parent = branch.from_
+        async with aclosing(self.service.dream(prompt, turns, sampling, branch.seed)) as steps:  # type: ignore[arg-type]
+            async for step in steps:
+                assert step.frame_HWC is not None and step.codes_N is not None, "every step of a branch has a frame"
+                frame = Frame(step.frame_HWC, step.codes_N, manifest.weights, manifest.at_step(step.index + 1))
+                added = await _add_step(story, branch.id, parent, step, frame)
+                if not added:
+                    return
+                parent = added[0].id
+
+    async def _prompt(self, story: Story, nodes: Sequence[Node]) -> Prompt:
+        frames = await story.read_frames(nodes)
+        frames_THWC, weights = np.stack([frame.frame_HWC for frame in frames]), self.service.model.fingerprint
+        codes = [frame.codes_N if frame.weights == weights else None for frame in frames]
+        return Prompt(
+            frames_THWC=frames_THWC,
+            actions_TA=np.array([node.action for node in nodes[1:]], np.uint8).reshape(-1, len(REST_VALUES)),
+            codes_TN=await self.service.known_codes(frames_THWC, codes),
+        )
+
+
+def _is_active(story: Story, branch: int) -> bool:
+    found = story.tree.branches.get(branch)
+    return not story.deleted and found is not None and found.state in ACTIVE_STATES
+
+
+async def _set_state(story: Story, branch: int, state: schemas.State, error: str | None = None) -> None:
+    def changed() -> list[Branch]:
+        if not _is_active(story, branch):
+            return []
+        return [story.tree.branches[branch].model_copy(update={"state": state, "error": error})]
+
+    await story.change(changed, required=state == "dreaming")
+
+
+async def _add_step(story: Story, branch: int, parent: int, step: StepResult, frame: Frame) -> Sequence[Node]:
+    def new_node() -> list[Node]:
+        if not _is_active(story, branch):
+            return []
+        source: ActionSource = "player" if step.action_given else "model"
+        id_, action = story.tree.header.next_node, tuple(step.action_A.tolist())
+        return [Node(id=id_, parent=parent, origin="dreamed", action=action, action_source=source, branch=branch)]
+
+    return await story.change(new_node, [frame])
+
+
+def _actions(params: schemas.BranchRequest) -> tuple[_Actions, list[str]]:
+    """Return the action of every frame, None where it is sampled, and notes about them."""
+    sources = {"actions": params.actions, "script": params.script, "action": params.action}
+    sent = [name for name, value in sources.items() if value is not None]
+    if len(sent) > 1:
+        raise BadInputError(f"{' and '.join(sent)} were sent; send one of them")
+    model = params.controlled_by == "model"
+    notes: list[str] = []
+    given: list[NDArray[np.uint8]] = [] if model else [REST_VALUES]
+    if params.actions is not None:
+        given = read_actions(params.actions, params.schema_, "action")[: params.frames]
+    elif params.script is not None:
+        script = parse_script(params.script, None if model else params.frames)
+        given, notes = list(script.values_SA[: params.frames]), list(script.notes)
+    elif params.action is not None:
+        if model:
+            raise BadInputError("action needs controlled_by: player; with controlled_by: model send actions or script")
+        given = [read_vector(params.action, params.schema_, "action")]
+    rest = params.frames - len(given)
+    return [*given, *([None] * rest if model else [given[-1]] * rest)], notes
+
+
 router = APIRouter(prefix="/v1/stories", tags=["stories"])
 
 
@@ -255,109 +392,3 @@ def _serialize_event(number: int, change: Change, story: Story) -> str:
 
 def _format_sse(kind: str, number: int, data: str) -> str:
     return f"id: {number}\nevent: {kind}\ndata: {data}\n\n"
-
-
-class PathClip(NamedTuple):
-    """The frames of a path in order from the root, read from disk."""
-
-    nodes: Sequence[Node]
-    frames: Sequence[Frame]
-
-    @property
-    def seen(self) -> int:
-        """Number of start frames: those before the first frame generated here; at least one."""
-        for index, (node, frame) in enumerate(zip(self.nodes, self.frames, strict=True)):
-            if frame.manifest is not None and (node.branch is not None or node.edit_of is not None):
-                return max(1, index)
-        return len(self.nodes)
-
-    @property
-    def manifest(self) -> Manifest | None:
-        """Manifest of the last generated frame, with a note about branches and edits; None: all real."""
-        made = [frame.manifest for frame in self.frames if frame.manifest is not None]
-        if not made:
-            return None
-        parts = {(manifest.weights, manifest.seed, manifest.mode, manifest.parent) for manifest in made}
-        edited = any(node.origin == "edited" for node in self.nodes)
-        note = "generated" if len(parts) == 1 else "generated, a path of several branches"
-        return replace(
-            made[-1],
-            mode="full" if any(manifest.mode == "full" for manifest in made) else made[-1].mode,
-            parent=frames_hash(np.stack([frame.frame_HWC for frame in self.frames[: self.seen]])),
-            step=None,
-            note=f"{note}, with frames edited by hand" if edited else note,
-        )
-
-    def generated(self) -> GeneratedClip:
-        """Return the path as a prompt and the steps after it; BadInputError when no frame was generated here."""
-        seen, manifest = self.seen, self.manifest
-        if seen == len(self.nodes) or manifest is None:
-            raise BadInputError(f"nothing has been dreamed on the path to frame {self.nodes[-1].id}; branch from it")
-        actions = [node.action for node in self.nodes if node.action is not None]  # all but the root's
-        actions_TA = np.array(actions, np.uint8).reshape(-1, len(REST_VALUES))
-        after = zip(self.frames[seen:], actions_TA[seen - 1 :], self.nodes[seen:], strict=True)
-        known = all(frame.weights == manifest.weights for frame in self.frames)
-        return GeneratedClip(
-            real_frames_THWC=np.stack([frame.frame_HWC for frame in self.frames[:seen]]),
-            real_actions_TA=actions_TA[: seen - 1],
-            steps=tuple(OutputStep(f.frame_HWC, action_A, n.action_source == "player") for f, action_A, n in after),
-            manifest=manifest,
-            dreamed_before_T=np.array([frame.manifest is not None for frame in self.frames[:seen]]),
-            codes_TN=np.stack([frame.codes_N for frame in self.frames]) if known else None,
-        )
-
-
-def load_path(directory: StoryDir, nodes: Sequence[Node]) -> PathClip:
-    """Read the frames of a path."""
-    return PathClip(nodes, [directory.read_frame(node.id) for node in nodes])
-
-
-def export_path(clip: PathClip, kind: PathKind) -> bytes:
-    """Return a path as a file; BadInputError for csv, npz, zip when nothing was generated here."""
-    with tempfile.TemporaryDirectory(prefix="playloom-") as temporary:
-        path = Path(temporary) / f"path.{kind}"
-        if kind == "mp4":
-            write_mp4(path, _animation(clip, smooth=True), manifest=clip.manifest)
-        elif kind == "gif":
-            write_gif(path, _animation(clip, smooth=False), manifest=clip.manifest)
-        elif kind == "csv":
-            write_actions(path, clip.generated().actions)
-        elif kind == "npz":
-            clip.generated().save(path)
-        else:
-            folder = clip.generated().write_folder(Path(temporary) / "path").folder
-            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-                for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-                    archive.write(file, file.relative_to(folder))
-        return path.read_bytes()
-
-
-def write_story(file: IO[bytes], directory: StoryDir, info: StoryInfo) -> None:
-    """Write a whole story as a zip; in the arrays -1 is no parent, and pads shorter code vectors."""
-    codes, weights = [], []
-    with zipfile.ZipFile(file, "w") as archive, tempfile.TemporaryDirectory(prefix="playloom-") as temporary:
-        archive.writestr("story.json", info.model_dump_json(indent=1), zipfile.ZIP_DEFLATED)
-        for node in info.nodes:  # one at a time: a story may be larger than the memory
-            frame = directory.read_frame(node.id)
-            archive.writestr(f"pictures/{node.id:04}.png", frame.png())
-            codes.append(frame.codes_N.astype(np.int32))
-            weights.append(frame.weights)
-        longest = max(map(len, codes))
-        arrays = {
-            "ids": np.array([node.id for node in info.nodes]),
-            "parents": np.array([-1 if node.parent is None else node.parent for node in info.nodes]),
-            "actions": np.array([node.action or tuple(REST_VALUES.tolist()) for node in info.nodes], np.uint8),
-            "codes": np.stack([np.pad(c, (0, longest - len(c)), constant_values=-1) for c in codes]),
-            "weights": np.array(weights),
-        }
-        path = Path(temporary) / "codes.npz"
-        write_npz(path, arrays)
-        archive.write(path, path.name)
-
-
-def _animation(clip: PathClip, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
-    """Yield all frames enlarged: smooth for a video, in blocks for a GIF and its 256 colours."""
-    for frame in clip.frames:
-        small = frame.frame_HWC
-        large = enlarge(small, _ENLARGED) if smooth else small.repeat(_ENLARGED, axis=0).repeat(_ENLARGED, axis=1)
-        yield large if frame.manifest is None else stamp(large)

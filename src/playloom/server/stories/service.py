@@ -9,7 +9,7 @@ import asyncio
 import io
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -25,11 +25,10 @@ from playloom.media.images import from_base64, picture_size
 from playloom.provenance import created_at
 from playloom.server.errors import ApiError
 from playloom.server.schemas import build_prompt
-from playloom.server.service import InferenceService
-from playloom.server.stories.schemas import Change, EditRequest, Header, NewStory, Node, StoryInfo, StoryItem
-from playloom.server.stories.store import Frame, StoryDir, StoryStore, Tree
+from playloom.server.service import InferenceService, run_in
+from playloom.server.stories.schemas import Change, EditRequest, Header, NewStory, Node, StoryInfo, StoryItem, Tree
+from playloom.server.stories.store import Frame, StoryDir, StoryStore
 
-_T = TypeVar("_T")
 _C = TypeVar("_C", bound=Change)
 _KEPT_EVENTS = 4000
 _CUT_OFF = "the server ended before this was done; what was made is kept"
@@ -57,13 +56,9 @@ class Story:
         """
         return await asyncio.shield(self._change(make, frames, required))
 
-    def disk(self, work: Callable[[], _T]) -> Awaitable[_T]:
-        """Run in the disk thread, in order."""
-        return asyncio.get_running_loop().run_in_executor(self._disk, work)
-
     async def read_frames(self, nodes: Sequence[Node]) -> list[Frame]:
         """Read frames from disk, in the order of `nodes`."""
-        return await self.disk(lambda: [self.directory.read_frame(node.id) for node in nodes])
+        return await run_in(self._disk, lambda: [self.directory.read_frame(node.id) for node in nodes])
 
     def item(self) -> StoryItem:
         """Return the story's entry in the list of stories."""
@@ -101,7 +96,7 @@ class Story:
             if self.deleted:
                 raise ApiError(404, "this story was deleted")
             try:
-                await self.disk(lambda: self.directory.append(changes, frames))
+                await run_in(self._disk, lambda: self.directory.append(changes, frames))
             except PlayloomError:
                 if required:
                     raise
@@ -112,7 +107,7 @@ class Story:
             if self.directory.needs_compaction(self.tree):
                 snapshot = self.tree.snapshot()
                 with suppress(PlayloomError):  # a long log does no harm; the next change tries again
-                    await self.disk(lambda: self.directory.rewrite(snapshot))
+                    await run_in(self._disk, lambda: self.directory.rewrite(snapshot))
             return changes
 
 
@@ -168,7 +163,7 @@ class StoryService:
         story = await self.find(name, damaged=True)
         async with story.lock:
             if not story.deleted:
-                await story.disk(lambda: self._store.delete(story.directory))
+                await run_in(self._disk, lambda: self._store.delete(story.directory))
                 story.deleted = True
                 del self._open[name]
         story.notify()
@@ -229,7 +224,7 @@ class StoryService:
             raise ApiError(404, "stories are kept by a server of its own; start it without --cluster")
         async with self._lock:
             if not self._loaded:
-                await self._on_disk(self._read_all)
+                await run_in(self._disk, self._read_all)
                 self._loaded = True
 
     def _read_all(self) -> None:
@@ -266,7 +261,7 @@ class StoryService:
         async with self._lock:
             if len(self._open) >= limit:
                 raise BadInputError(f"there are too many stories: expected at most {limit}; delete one first")
-            directory = await self._on_disk(lambda: self._store.create(id_, changes, frames))
+            directory = await run_in(self._disk, lambda: self._store.create(id_, changes, frames))
             story = self._open[id_] = Story(id_, directory, tree, self._disk)
         return story
 
@@ -300,9 +295,6 @@ class StoryService:
         weights, codes_TN = self.service.model.fingerprint, await self.service.codes(edited_THWC)
         edited = zip(edited_THWC, codes_TN, manifests, strict=True)
         return [Frame(frame_HWC, codes_N, weights, manifest) for frame_HWC, codes_N, manifest in edited]
-
-    def _on_disk(self, work: Callable[[], _T]) -> Awaitable[_T]:
-        return asyncio.get_running_loop().run_in_executor(self._disk, work)
 
 
 def read_overlay(png: bytes, size: tuple[int, int], *, pixels: int = 2**24) -> NDArray[np.uint8]:

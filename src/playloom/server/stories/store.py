@@ -1,8 +1,10 @@
-"""Stories in memory and on disk: a tree of frames, and a directory that survives a kill at any moment.
+"""Stories on disk: a directory that survives a kill at any moment, and the exports.
 
-A tree changes by `Change`s only, so disk, memory and events hold the same sequence. `log.jsonl` holds the changes, one
-per line; an incomplete last line is dropped. A log much longer than its tree is rewritten atomically. One process
-writes to a store, one thread to a story.
+`log.jsonl` holds the changes of the tree, one per line; an incomplete last line is dropped. A log much longer than its
+tree is rewritten atomically. One process writes to a store, one thread to a story.
+
+Generated frames leave watermarked and with their manifest; the arrays in `.npz` are unmarked, so that a dream can
+continue from them (`playloom dream --prompt path.npz`). The content of each file is in docs/stories.md.
 
 ==============  ==========================================================================================
 `7.frame.webp`  exact pixels of frame 7, unmarked, lossless
@@ -15,161 +17,37 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections import defaultdict
-from collections.abc import Sequence
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from playloom.actions.codec import REST_VALUES
 from playloom.atomic_io import atomic_folder, atomic_write, folder_lock
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError
+from playloom.media.action_table import write_actions
 from playloom.media.clips import read_npz, write_npz
-from playloom.media.images import encode_png, read_picture
-from playloom.provenance import Manifest, stamp
-from playloom.server.stories.schemas import ACTIVE_STATES, Branch, Change, Header, Node, Removed, from_line, to_line
+from playloom.media.images import encode_png, enlarge, read_picture
+from playloom.media.output_folder import GeneratedClip, OutputStep
+from playloom.media.video import write_gif, write_mp4
+from playloom.provenance import Manifest, frames_hash, stamp
+from playloom.server.stories.schemas import Change, Node, Removed, StoryInfo, Tree, from_line, to_line
 
+PathKind = Literal["mp4", "gif", "csv", "npz", "zip"]
+_ENLARGED = 2
 LOG = "log.jsonl"
 _QUALITY = 85
 _STORY = re.compile(r"[0-9a-f]{32}")  # directory name of a story; other names are neither listed nor removed
 _LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.([0-9a-f]{8}\.tmp|gone)")
 """Directory of a story that a killed process was creating or deleting."""
 _SPARE_LINES = 1000  # lines a log may have beyond twice the size of its tree
-
-
-class Tree:
-    """All frames and branches of a story."""
-
-    def __init__(self) -> None:
-        self.header = Header(name="", created="", revision=0)
-        self.nodes: dict[int, Node] = {}
-        self.branches: dict[int, Branch] = {}
-        self._children: defaultdict[int | None, list[int]] = defaultdict(list)
-        self._frames_of: defaultdict[int | None, list[int]] = defaultdict(list)
-
-    def apply(self, change: Change) -> None:
-        """Apply a change; RecordingError when it contradicts the tree, which stays unchanged then."""
-        before = self.header
-        if isinstance(change, Header):
-            if change.revision <= before.revision:
-                raise RecordingError(f"its change {change.revision} comes after change {before.revision}")
-            self.header = change
-            return
-        counters = {"revision": before.revision + 1}
-        if isinstance(change, Node):
-            self._put_node(change)
-            counters["next_node"] = max(before.next_node, change.id + 1)
-        elif isinstance(change, Branch):
-            self._require(change.from_)
-            self.branches[change.id] = change
-            self._count_frames(change.id)
-            counters["next_branch"] = max(before.next_branch, change.id + 1)
-        else:
-            self._remove(change)
-        self.header = before.model_copy(update=counters)
-
-    def renamed(self, name: str) -> Header:
-        """Return the change that renames the story."""
-        return self.header.model_copy(update={"name": name, "revision": self.header.revision + 1})
-
-    def snapshot(self) -> list[Change]:
-        """Return the shortest list of changes that builds this tree, at the same revision."""
-        changes: list[Change] = [*self.nodes.values(), *self.branches.values()]
-        return [self.header.model_copy(update={"revision": self.header.revision - len(changes)}), *changes]
-
-    def children(self, node: int | None) -> Sequence[int]:
-        """Return the children of a frame, oldest first; of None: the roots."""
-        return self._children.get(node, ())
-
-    def node(self, node: int) -> Node:
-        """Return a frame by its id; an unknown one is a BadInputError, here and below."""
-        if node not in self.nodes:
-            raise BadInputError(f"there is no frame {node} in this story")
-        return self.nodes[node]
-
-    def path(self, node: int) -> list[Node]:
-        """Return the path from the root to a frame."""
-        found = [self.node(node)]
-        while found[-1].parent is not None:
-            found.append(self.nodes[found[-1].parent])
-        return found[::-1]
-
-    def forward_path(self, node: int, toward: int | None, count: int) -> list[Node]:
-        """Return the next `count` frames after one: towards its descendant `toward`, else always the first child."""
-        if toward is None:
-            toward = node
-            while after := self.children(toward):
-                toward = after[0]
-        path = self.path(toward)
-        if self.node(node) not in path:
-            raise BadInputError(f"toward is no descendant of frame {node}: got {toward}")
-        found = path[path.index(self.nodes[node]) + 1 :][:count]
-        if len(found) < count:
-            raise BadInputError(f"too few frames follow {node}: got {len(found)}, expected {count}; send fewer copies")
-        return found
-
-    def descendants(self, node: int) -> list[int]:
-        """Return the ids of a frame and its descendants."""
-        found, open_ = [], [self.node(node).id]
-        while open_:
-            found.append(open_.pop())
-            open_ += self.children(found[-1])
-        return sorted(found)
-
-    def removal(self, node: int) -> Removed:
-        """Return the removal of a frame and its descendants, unless it is the only root or a branch is active there."""
-        gone, branches = set(self.descendants(node)), []
-        if self.nodes[node].parent is None and len(self.children(None)) == 1:
-            raise BadInputError("the story begins with this frame; delete the story instead")
-        for branch in self.branches.values():
-            frames = self._frames_of[branch.id]
-            touched = branch.from_ in gone or bool(gone.intersection(frames))
-            if touched and branch.state in ACTIVE_STATES:
-                raise BadInputError(f"branch {branch.id} is still to be dreamed there; cancel it first")
-            if touched and gone.issuperset(frames):
-                branches.append(branch.id)
-        return Removed(nodes=tuple(sorted(gone)), branches=tuple(sorted(branches)))
-
-    def active_branches(self) -> list[Branch]:
-        """Return waiting and running branches."""
-        return [branch for branch in self.branches.values() if branch.state in ACTIVE_STATES]
-
-    def _put_node(self, node: Node) -> None:
-        if node.parent is not None:
-            self._require(node.parent)
-        known = self.nodes.get(node.id)
-        if known is not None and (known.parent, known.branch) != (node.parent, node.branch):
-            raise RecordingError(f"its frame {node.id} changes its place")
-        self.nodes[node.id] = node
-        if known is None:
-            self._children[node.parent].append(node.id)
-            self._frames_of[node.branch].append(node.id)
-            self._count_frames(node.branch)
-
-    def _remove(self, removed: Removed) -> None:
-        for id_ in removed.nodes:
-            self._require(id_)
-        for id_ in removed.nodes:
-            node = self.nodes.pop(id_)
-            self._children[node.parent].remove(id_)
-            self._frames_of[node.branch].remove(id_)
-            self._count_frames(node.branch)
-        for branch in removed.branches:
-            self.branches.pop(branch, None)
-
-    def _count_frames(self, branch: int | None) -> None:
-        if branch in self.branches:
-            frames = self._frames_of[branch]
-            first, last = (frames[0], frames[-1]) if frames else (None, None)
-            counts = {"frames_done": len(frames), "first": first, "last": last}
-            self.branches[branch] = self.branches[branch].model_copy(update=counts)
-
-    def _require(self, node: int) -> None:
-        if node not in self.nodes:
-            raise RecordingError(f"its frame {node} is missing")
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,3 +219,109 @@ class StoryStore:
                 "written; choose another one with --stories"
             ) from error
         self._held = True
+
+
+class PathClip(NamedTuple):
+    """The frames of a path in order from the root, read from disk."""
+
+    nodes: Sequence[Node]
+    frames: Sequence[Frame]
+
+    @property
+    def seen(self) -> int:
+        """Number of start frames: those before the first frame generated here; at least one."""
+        for index, (node, frame) in enumerate(zip(self.nodes, self.frames, strict=True)):
+            if frame.manifest is not None and (node.branch is not None or node.edit_of is not None):
+                return max(1, index)
+        return len(self.nodes)
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """Manifest of the last generated frame, with a note about branches and edits; None: all real."""
+        made = [frame.manifest for frame in self.frames if frame.manifest is not None]
+        if not made:
+            return None
+        parts = {(manifest.weights, manifest.seed, manifest.mode, manifest.parent) for manifest in made}
+        edited = any(node.origin == "edited" for node in self.nodes)
+        note = "generated" if len(parts) == 1 else "generated, a path of several branches"
+        return replace(
+            made[-1],
+            mode="full" if any(manifest.mode == "full" for manifest in made) else made[-1].mode,
+            parent=frames_hash(np.stack([frame.frame_HWC for frame in self.frames[: self.seen]])),
+            step=None,
+            note=f"{note}, with frames edited by hand" if edited else note,
+        )
+
+    def generated(self) -> GeneratedClip:
+        """Return the path as a prompt and the steps after it; BadInputError when no frame was generated here."""
+        seen, manifest = self.seen, self.manifest
+        if seen == len(self.nodes) or manifest is None:
+            raise BadInputError(f"nothing has been dreamed on the path to frame {self.nodes[-1].id}; branch from it")
+        actions = [node.action for node in self.nodes if node.action is not None]  # all but the root's
+        actions_TA = np.array(actions, np.uint8).reshape(-1, len(REST_VALUES))
+        after = zip(self.frames[seen:], actions_TA[seen - 1 :], self.nodes[seen:], strict=True)
+        known = all(frame.weights == manifest.weights for frame in self.frames)
+        return GeneratedClip(
+            real_frames_THWC=np.stack([frame.frame_HWC for frame in self.frames[:seen]]),
+            real_actions_TA=actions_TA[: seen - 1],
+            steps=tuple(OutputStep(f.frame_HWC, action_A, n.action_source == "player") for f, action_A, n in after),
+            manifest=manifest,
+            dreamed_before_T=np.array([frame.manifest is not None for frame in self.frames[:seen]]),
+            codes_TN=np.stack([frame.codes_N for frame in self.frames]) if known else None,
+        )
+
+
+def load_path(directory: StoryDir, nodes: Sequence[Node]) -> PathClip:
+    """Read the frames of a path."""
+    return PathClip(nodes, [directory.read_frame(node.id) for node in nodes])
+
+
+def export_path(clip: PathClip, kind: PathKind) -> bytes:
+    """Return a path as a file; BadInputError for csv, npz, zip when nothing was generated here."""
+    with tempfile.TemporaryDirectory(prefix="playloom-") as temporary:
+        path = Path(temporary) / f"path.{kind}"
+        if kind == "mp4":
+            write_mp4(path, _animation(clip, smooth=True), manifest=clip.manifest)
+        elif kind == "gif":
+            write_gif(path, _animation(clip, smooth=False), manifest=clip.manifest)
+        elif kind == "csv":
+            write_actions(path, clip.generated().actions)
+        elif kind == "npz":
+            clip.generated().save(path)
+        else:
+            folder = clip.generated().write_folder(Path(temporary) / "path").folder
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+                    archive.write(file, file.relative_to(folder))
+        return path.read_bytes()
+
+
+def write_story(file: IO[bytes], directory: StoryDir, info: StoryInfo) -> None:
+    """Write a whole story as a zip; in the arrays -1 is no parent, and pads shorter code vectors."""
+    codes, weights = [], []
+    with zipfile.ZipFile(file, "w") as archive, tempfile.TemporaryDirectory(prefix="playloom-") as temporary:
+        archive.writestr("story.json", info.model_dump_json(indent=1), zipfile.ZIP_DEFLATED)
+        for node in info.nodes:  # one at a time: a story may be larger than the memory
+            frame = directory.read_frame(node.id)
+            archive.writestr(f"pictures/{node.id:04}.png", frame.png())
+            codes.append(frame.codes_N.astype(np.int32))
+            weights.append(frame.weights)
+        longest = max(map(len, codes))
+        arrays = {
+            "ids": np.array([node.id for node in info.nodes]),
+            "parents": np.array([-1 if node.parent is None else node.parent for node in info.nodes]),
+            "actions": np.array([node.action or tuple(REST_VALUES.tolist()) for node in info.nodes], np.uint8),
+            "codes": np.stack([np.pad(c, (0, longest - len(c)), constant_values=-1) for c in codes]),
+            "weights": np.array(weights),
+        }
+        path = Path(temporary) / "codes.npz"
+        write_npz(path, arrays)
+        archive.write(path, path.name)
+
+
+def _animation(clip: PathClip, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
+    """Yield all frames enlarged: smooth for a video, in blocks for a GIF and its 256 colours."""
+    for frame in clip.frames:
+        small = frame.frame_HWC
+        large = enlarge(small, _ENLARGED) if smooth else small.repeat(_ENLARGED, axis=0).repeat(_ENLARGED, axis=1)
+        yield large if frame.manifest is None else stamp(large)
