@@ -17,34 +17,35 @@ _KILLED = "ended before its work was done (memory?); the same command continues,
 
 
 def map_ordered(
-    function: Callable[..., R], jobs: Iterable[tuple[Any, ...]], *, workers: int = 0, cluster: bool = False
+    function: Callable[..., R],
+    jobs: Iterable[tuple[Any, ...]],
+    *,
+    workers: int = 0,
+    cluster: bool = False,
+    prepare: Callable[[], object] | None = None,
 ) -> Generator[R, None, None]:
     """Yield `function(*job)` for every job, in order; at most two jobs per worker are ahead of the reader.
 
-    `workers` processes of this machine, 0: this one. `cluster` uses the Ray cluster of `RAY_ADDRESS`, or a new one of
-    this machine. There, function and jobs are pickled. ResourceError when a worker is killed.
+    `workers` processes of this machine, which call `prepare` first, 0: this one. `cluster` uses the Ray cluster of
+    `RAY_ADDRESS`, or a new one of this machine. There, function and jobs are pickled. ResourceError when a worker is
+    killed. Processes are killed when the reader stops.
     """
     if cluster:
         yield from _on_ray(function, jobs)
     elif workers < 1:
         yield from starmap(function, jobs)
     else:
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), prepare)
         try:
             submitted = (pool.submit(function, *job) for job in jobs)
             yield from _ahead(submitted, 2 * workers, lambda future: future.result())
         except BrokenProcessPool as error:
-            stop_pool(pool)
             raise ResourceError(f"a worker process {_KILLED}") from error
         finally:
+            # One that started while another died would be waited for without end.
+            for process in list((pool._processes or {}).values()):
+                process.kill()
             pool.shutdown(cancel_futures=True)
-
-
-def stop_pool(pool: ProcessPoolExecutor) -> None:
-    """Kill the processes of a pool; without that, one that started while another died is waited for without end."""
-    for process in list((pool._processes or {}).values()):
-        process.kill()
-    pool.shutdown(cancel_futures=True)
 
 
 def _ahead(submitted: Iterable[Any], ahead: int, result: Callable[[Any], R]) -> Generator[R, None, None]:

@@ -1,15 +1,23 @@
-"""ViZDoom wrapper, for use in a process of its own.
+"""ViZDoom in a child process; crashes there become `GameError`.
 
-The engine writes a settings file into its working directory and can crash the process: see `process`. Turning has no
-inertia, walking has: the engine's friction lets speed build up over about four steps.
+The engine writes a settings file into its working directory and can crash the process. ViZDoom runs it as a program of
+its own, a child of the child. When the child dies the engine would live on and keep our pipes open, so the child shares
+nothing with it and both form one process group that ends together.
+
+Turning has no inertia, walking has: the engine's friction lets speed build up over about four steps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+import multiprocessing
 import os
+import signal
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.controller import CONTROLS
-from playloom.errors import ConfigError, GameError, did_you_mean, import_extra
+from playloom.errors import ConfigError, GameError, PlayloomError, did_you_mean, import_extra
 from playloom.games.arena.maps import variant_of
 from playloom.games.arena.wad import ForeignObject, arena_wad
 
@@ -67,6 +75,9 @@ WALK, STRAFE, SPRINT = 34.0, 30.0, 50.0
 """Engine units of thrust at full left stick: forward, sideways, and forward with B held."""
 STICK_CURVE = 1.7
 
+_STOP = "stop"
+_PATIENCE = 5.0  # timeout in seconds for the child to exit
+_DESCRIPTORS = 256  # file descriptors checked; a fresh child has a handful
 _HELD = {
     "ATTACK": "trigger_RT",
     "ALTATTACK": "skill_1",
@@ -120,7 +131,7 @@ class Observation:
     """Observation of a scripted player at one step."""
 
     row: tuple[float, ...]  # the state row, see `STATE_COLUMNS`
-    enemies: tuple[VisibleEnemy, ...]
+    enemies: tuple[VisibleEnemy, ...] = ()
 
     @property
     def position(self) -> tuple[float, float]:
@@ -146,8 +157,8 @@ class Observation:
 class DoomEngine:
     """One running game. Not shareable between processes; `close` it."""
 
-    def __init__(self, spec: GameSpec, folder: Path, enemy_info: bool = False) -> None:
-        """Start the game; `folder` becomes the working directory, `enemy_info` makes `observation` report enemies."""
+    def __init__(self, spec: GameSpec, folder: Path, enemy_info: bool) -> None:
+        """Start the game; `folder` becomes the working directory, `enemy_info` makes `enemies` report them."""
         if spec.mode not in MODES:
             raise ConfigError(f"unknown game mode {spec.mode!r}; {did_you_mean(spec.mode, MODES)}")
         variant = variant_of(spec.variant)
@@ -212,18 +223,14 @@ class DoomEngine:
         row[4] = -((row[4] + 180) % 360 - 180)
         return row
 
-    def observation(self) -> Observation:
-        """Return the observation of a scripted player; enemies only when started with `enemy_info`."""
-        row = self.row()
-        enemies = []
+    def enemies(self) -> tuple[VisibleEnemy, ...]:
+        """Return the other players on the screen; none unless started with `enemy_info`."""
+        found, (here_x, here_y) = [], self.row()[:2]
         for label in self._state().labels if self._enemy_info else ():
-            if label.object_name not in ("LoomPlayer", "LoomBot"):
-                continue
             x, y = label.object_position_x, label.object_position_y
-            if math.hypot(x - row[0], y - row[1]) > 4:
-                area = label.width * label.height
-                enemies.append(VisibleEnemy(id=label.object_id, x=x, y=y, area=area))
-        return Observation(row=tuple(row.tolist()), enemies=tuple(enemies))
+            if label.object_name in ("LoomPlayer", "LoomBot") and math.hypot(x - here_x, y - here_y) > 4:
+                found.append(VisibleEnemy(id=label.object_id, x=x, y=y, area=label.width * label.height))
+        return tuple(found)
 
     def step(self, state_A: Sequence[float]) -> None:
         """Hold a controller state (16 floats, order of `CONTROLS`) for one step of 0.1 s."""
@@ -244,6 +251,103 @@ class DoomEngine:
         if state is None:
             raise GameError("the engine has ended the game; start a new one")
         return state
+
+
+class GameProcess(contextlib.AbstractContextManager["GameProcess"]):
+    """A running game in a child process; `close` it. Any call raises GameError when the process is dead."""
+
+    frame_HWC: NDArray[np.uint8]
+    """Current picture, [180, 300, 3] RGB."""
+    row: NDArray[np.float32]
+    """Current state [9], see `STATE_COLUMNS`."""
+    _enemies: tuple[VisibleEnemy, ...]
+
+    def __init__(self, spec: GameSpec, *, enemy_info: bool = False) -> None:
+        """Start the game; with `enemy_info` the `observation` has the enemies on the screen."""
+        import_vizdoom()
+        self._folder = tempfile.TemporaryDirectory(prefix="playloom-game-")
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, spec, self._folder.name, enemy_info), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._begun = False
+        self._receive()
+
+    @property
+    def observation(self) -> Observation:
+        """Observation of a scripted player."""
+        return Observation(row=tuple(self.row.tolist()), enemies=self._enemies)
+
+    def step(self, state_A: Sequence[float] | NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Hold a controller state for one step; return the frame, uint8 [180, 300, 3], and state row that follow."""
+        try:
+            self._pipe.send(np.asarray(state_A, np.float32).tolist())
+        except OSError as error:
+            raise self._died() from error
+        self._receive()
+        return self.frame_HWC, self.row
+
+    def close(self) -> None:
+        """End the game and its process; idempotent."""
+        if self._process.is_alive():
+            try:
+                self._pipe.send(_STOP)
+            except OSError:
+                self._process.kill()
+            self._process.join(_PATIENCE)
+        self._process.kill()
+        self._process.join()
+        if hasattr(os, "killpg") and self._process.pid is not None:  # the engine that it may have left behind
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._pipe.close()
+        self._folder.cleanup()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _receive(self) -> None:
+        try:
+            content = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+        if isinstance(content, PlayloomError):
+            self.close()
+            raise content
+        self._begun = True
+        self.frame_HWC, self.row, self._enemies = content
+
+    def _died(self) -> GameError:
+        self._process.join(_PATIENCE)
+        code = self._process.exitcode
+        self.close()
+        # The commonest cause before the first frame: the child imports the script that started it, and starts again.
+        guard = "; in a script, start games only under: if __name__ == '__main__':" if not self._begun else ""
+        return GameError(f"the game's process exited unexpectedly (exit code {code}); start a new game{guard}")
+
+
+def _serve(pipe: Connection, spec: GameSpec, folder: str, enemy_info: bool) -> None:
+    for descriptor in range(3, _DESCRIPTORS):  # see the top of this file
+        with contextlib.suppress(OSError):
+            os.set_inheritable(descriptor, False)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    try:
+        with contextlib.closing(DoomEngine(spec, Path(folder), enemy_info)) as engine:
+            while True:
+                pipe.send((engine.frame(), engine.row(), engine.enemies()))
+                message = pipe.recv()
+                if message == _STOP:
+                    return
+                engine.step(message)
+    except PlayloomError as error:
+        pipe.send(error)
+    except EOFError:
+        pass  # the parent is gone
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            pipe.send(GameError(f"the game could not write its files: {error}"))
 
 
 def import_vizdoom() -> Any:

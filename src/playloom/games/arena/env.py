@@ -14,8 +14,7 @@ from playloom.actions.codec import decode_values, encode_named
 from playloom.actions.controller import CONTROLS
 from playloom.data.recording import STATE_COLUMNS, Episode, list_episodes
 from playloom.errors import ActionError, GameError, MissingExtraError, RecordingError
-from playloom.games.arena.engine import FRAME_SHAPE, GameSpec
-from playloom.games.arena.process import GameProcess
+from playloom.games.arena.engine import FRAME_SHAPE, GameProcess, GameSpec
 from playloom.games.arena.wad import ForeignObject
 from playloom.media.contact_sheet import Tile, contact_sheet, film_frames, wrap
 from playloom.media.images import write_picture
