@@ -13,8 +13,7 @@ from PIL import Image
 
 from playloom.errors import ConfigError
 from playloom.games.arena import textures
-from playloom.games.arena.maps import CELL, VARIANTS, Variant, free_cells, variant_of
-from playloom.games.arena.wad import arena_wad, pwad_bytes
+from playloom.games.arena.maps import CELL, VARIANTS, Variant, arena_wad, free_cells, pwad_bytes, variant_of
 from playloom.games.bots.navigation import _SQUARE, Navigation, cell_centre
 from playloom.games.bots.players import HELDOUT_STYLE, STYLES
 from playloom.games.recorder import plan_episode

@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.controller import CONTROLS
 from playloom.errors import ConfigError, GameError, PlayloomError, did_you_mean, import_extra
-from playloom.games.arena.maps import variant_of
-from playloom.games.arena.wad import ForeignObject, arena_wad
+from playloom.games.arena.maps import ForeignObject, arena_wad, variant_of
 
 FRAME_SHAPE = (180, 300, 3)
 MODES = {"ffa": 3, "4v4": 7}
