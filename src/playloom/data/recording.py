@@ -210,7 +210,8 @@ def tokenise_store(
             if flip:
                 signs_S = np.array([-1 if name in ("y", "yaw") else 1 for name in frames.state_columns], np.float32)
                 actions, states = mirror_values(actions), states * signs_S
-            tokens = _encode_all(encode, frames.frames_FHWC[span.rows], batch, device, flip=flip)
+            frames_THWC = frames.frames_FHWC[span.rows]
+            tokens = _encode_all(encode, frames_THWC[:, :, ::-1] if flip else frames_THWC, batch, device)
             writer.append_episode(tokens, actions, states, meta)
             if progress is not None:
                 progress(writer.done, writer.total)
@@ -285,15 +286,12 @@ def render_file(episode: Episode, render: Render, path: Path, size: tuple[int, i
     return path
 
 
-def _encode_all(
-    encode: Encode, frames_THWC: NDArray[np.uint8], batch: int, device: str, *, flip: bool = False
-) -> NDArray[np.uint16]:
+def _encode_all(encode: Encode, frames_THWC: NDArray[np.uint8], batch: int, device: str) -> NDArray[np.uint16]:
     import torch
 
     parts = []
     with torch.inference_mode():
         for first in range(0, len(frames_THWC), batch):
-            pictures = np.array(frames_THWC[first : first + batch])
-            pictures = np.ascontiguousarray(pictures[:, :, ::-1]) if flip else pictures
-            parts.append(encode(torch.from_numpy(pictures).to(device)).cpu().numpy().astype(np.uint16))
+            pictures = torch.from_numpy(np.array(frames_THWC[first : first + batch], order="C"))
+            parts.append(encode(pictures.to(device)).cpu().numpy().astype(np.uint16))
     return np.concatenate(parts)

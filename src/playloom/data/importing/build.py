@@ -26,7 +26,6 @@ from playloom.data.importing.mapping import ControlMapping, read_mapping
 from playloom.data.importing.recorders import OwaMcap, OwlControl
 from playloom.data.importing.recordings import (
     ClipEncoder,
-    DecodeJob,
     ImportOptions,
     NpzClip,
     PictureFolder,
@@ -293,7 +292,7 @@ class _Build:
             yield from (([], None) for _ in plans)
             return
         jobs = (
-            (DecodeJob(plan.recording, clips, self.encoder), scratch / f"{number}.npy")
+            (plan.recording, clips, self.encoder, scratch / f"{number}.npy")
             for number, (plan, clips) in enumerate(zip(plans, todo, strict=True))
         )
         yield from zip(todo, map_ordered(decode_file, jobs, **self.parallel), strict=True)
@@ -337,7 +336,7 @@ class _Build:
         if result is not None and ready == clips:
             yield from np.load(result, mmap_mode="r", allow_pickle=False)
             return
-        for done, data in enumerate(decode(DecodeJob(recording, clips, self.encoder)), row):
+        for done, data in enumerate(decode(recording, clips, self.encoder), row):
             if done % _REPORT_EVERY == _REPORT_EVERY - 1:
                 self.progress(done, total)
             yield data

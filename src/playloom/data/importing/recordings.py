@@ -211,32 +211,25 @@ class ClipEncoder(NamedTuple):
     """Name of the tokenizer's weights."""
 
 
-class DecodeJob(NamedTuple):
-    """Clips of a recording."""
-
-    recording: Recording
-    clips: Sequence[Run]
-    encoder: ClipEncoder | None
-    """None: give frames."""
-
-
-def decode(job: DecodeJob) -> Iterator[NDArray[Any]]:
-    """Give frames, uint8 [H, W, 3], or codes, uint16 [N], of every step of the clips."""
-    frames = _frames(job.recording, job.clips)
-    if job.encoder is None:
+def decode(recording: Recording, clips: Sequence[Run], encoder: ClipEncoder | None) -> Iterator[NDArray[Any]]:
+    """Give frames, uint8 [H, W, 3], or with an encoder codes, uint16 [N], of every step of the clips."""
+    frames = _frames(recording, clips)
+    if encoder is None:
         yield from frames
         return
-    encode = _loaded(job.encoder)
+    encode = _loaded(encoder)
     while batch := list(islice(frames, _BATCH)):
         yield from encode(np.stack(batch))
 
 
-def decode_file(job: DecodeJob, path: Path) -> Path | PlayloomError:
+def decode_file(
+    recording: Recording, clips: Sequence[Run], encoder: ClipEncoder | None, path: Path
+) -> Path | PlayloomError:
     """Write the rows of `decode` into a `.npy` file; return a fault, as other recordings do not depend on it."""
-    count, target = sum(clip.steps for clip in job.clips), None
+    count, target = sum(clip.steps for clip in clips), None
     try:
-        with reading(job.recording.path):
-            for number, row in enumerate(decode(job)):
+        with reading(recording.path):
+            for number, row in enumerate(decode(recording, clips, encoder)):
                 if target is None:
                     target = np.lib.format.open_memmap(path, mode="w+", dtype=row.dtype, shape=(count, *row.shape))
                 target[number] = row

@@ -30,7 +30,7 @@ class Variant:
 
     name: str
     grid: tuple[str, ...]  # rows from north to south, all of one length
-    zones: tuple[str, ...]  # zone letters, same shape: s(and), e (sea), l(eaf), r(ose), m(id)
+    middle: int | None  # width of the zone `mid` between four quarters, in cells; None: four stripes
     items: tuple[tuple[str, float, float], ...]  # (item, column, row) of each item
     heldout: bool = False
 
@@ -47,22 +47,13 @@ class Variant:
     def zone(self, column: int, row: int) -> str:
         """Return the zone's name; outside the grid that of the nearest cell."""
         columns, rows = self.size
-        letter = self.zones[min(max(row, 0), rows - 1)][min(max(column, 0), columns - 1)]
-        return {"s": "sand", "e": "sea", "l": "leaf", "r": "rose", "m": "mid"}[letter]
-
-
-def _quarters(columns: int, rows: int, middle: int) -> tuple[str, ...]:
-
-    def letter(x: int, y: int) -> str:
-        if abs(2 * x + 1 - columns) <= middle and abs(2 * y + 1 - rows) <= middle:
-            return "m"
-        return ("s" if x * 2 < columns else "e") if y * 2 < rows else ("l" if x * 2 < columns else "r")
-
-    return tuple("".join(letter(x, y) for x in range(columns)) for y in range(rows))
-
-
-def _stripes(columns: int, rows: int) -> tuple[str, ...]:
-    return tuple("".join("lser"[min(3, x * 4 // columns)] for x in range(columns)) for _ in range(rows))
+        x, y = min(max(column, 0), columns - 1), min(max(row, 0), rows - 1)
+        if self.middle is None:
+            return ("leaf", "sand", "sea", "rose")[x * 4 // columns]
+        if abs(2 * x + 1 - columns) <= self.middle and abs(2 * y + 1 - rows) <= self.middle:
+            return "mid"
+        north, south = ("sand", "sea"), ("leaf", "rose")
+        return (north if 2 * y < rows else south)[2 * x >= columns]
 
 
 _PLAZA = (
@@ -126,9 +117,9 @@ _CANYON_ITEMS = (
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in (
-        Variant(name="plaza", grid=_PLAZA, zones=_quarters(12, 12, 4), items=_PLAZA_ITEMS),
-        Variant(name="court", grid=_COURT, zones=_quarters(12, 13, 2), items=_COURT_ITEMS),
-        Variant(name="canyon", grid=_CANYON, zones=_stripes(16, 10), items=_CANYON_ITEMS, heldout=True),
+        Variant(name="plaza", grid=_PLAZA, middle=4, items=_PLAZA_ITEMS),
+        Variant(name="court", grid=_COURT, middle=2, items=_COURT_ITEMS),
+        Variant(name="canyon", grid=_CANYON, middle=None, items=_CANYON_ITEMS, heldout=True),
     )
 }
 
