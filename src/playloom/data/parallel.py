@@ -1,4 +1,4 @@
-"""Calls in other processes or on a Ray cluster, with results in order."""
+"""Calls in other processes or on a Ray cluster, with results in order, and files for their rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import starmap
+from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from playloom.errors import ResourceError, import_extra
 
@@ -46,6 +50,20 @@ def map_ordered(
             for process in list((pool._processes or {}).values()):
                 process.kill()
             pool.shutdown(cancel_futures=True)
+
+
+def write_rows(path: Path, rows: Iterable[NDArray[Any]], count: int) -> int:
+    """Write rows of one shape into a new `.npy` of `count` rows; return how many came, of which some may be too many.
+
+    A worker writes a file so that no picture crosses a pipe. Rows are copied at once: a renderer may reuse its buffer.
+    """
+    number, target = -1, None
+    for number, row in enumerate(rows):
+        if target is None:
+            target = np.lib.format.open_memmap(path, mode="w+", dtype=row.dtype, shape=(count, *row.shape))
+        if number < count:
+            target[number] = row
+    return number + 1
 
 
 def _ahead(submitted: Iterable[Any], ahead: int, result: Callable[[Any], R]) -> Generator[R, None, None]:

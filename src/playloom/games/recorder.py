@@ -26,8 +26,8 @@ from playloom.data.recording import (
     save_episode,
 )
 from playloom.device import usable_cores
-from playloom.errors import BadInputError, ConfigError, GameError, RecordingError
-from playloom.games.arena.engine import GameProcess, GameSpec, import_vizdoom
+from playloom.errors import BadInputError, ConfigError, GameError, RecordingError, import_extra
+from playloom.games.arena.engine import GameProcess, GameSpec
 from playloom.games.arena.env import GAME_NAME, new_frame_hash
 from playloom.games.arena.maps import VARIANTS, variant_of
 from playloom.games.bots.players import HELDOUT_STYLE, STYLES, ScriptedPlayer
@@ -97,7 +97,7 @@ def record_plans(
     folder: Path, plans: list[EpisodePlan], processes: int | None = None, progress: Progress | None = None
 ) -> list[Path]:
     """Record exactly these episodes; see `record_episodes`."""
-    import_vizdoom()
+    import_extra("vizdoom", "game")
     folder = Path(folder).resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def _play(plan: EpisodePlan) -> Episode:
         for step in range(plan.steps):
             digest.update(game.frame_HWC.tobytes())
             states[step] = game.row
-            actions[step] = encode_named(player.act(game.observation))
+            actions[step] = encode_named(player.act(game.row, game.enemies))
             if step + 1 < plan.steps:
                 game.step(decode_values(actions[step]))
     return Episode(episode_meta(plan, digest.hexdigest()), actions, states)

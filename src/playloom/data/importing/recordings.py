@@ -28,6 +28,7 @@ from playloom.data.importing.files import (
     video_times,
 )
 from playloom.data.importing.resample import PICTURE_SLACK, STEP, InputChange, Run, last_pictures, step_times
+from playloom.data.parallel import write_rows
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import read_clip, read_npz
@@ -226,13 +227,9 @@ def decode_file(
     recording: Recording, clips: Sequence[Run], encoder: ClipEncoder | None, path: Path
 ) -> Path | PlayloomError:
     """Write the rows of `decode` into a `.npy` file; return a fault, as other recordings do not depend on it."""
-    count, target = sum(clip.steps for clip in clips), None
     try:
         with reading(recording.path):
-            for number, row in enumerate(decode(recording, clips, encoder)):
-                if target is None:
-                    target = np.lib.format.open_memmap(path, mode="w+", dtype=row.dtype, shape=(count, *row.shape))
-                target[number] = row
+            write_rows(path, decode(recording, clips, encoder), sum(clip.steps for clip in clips))
     except PlayloomError as error:
         return error
     return path

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,42 +115,13 @@ class GameSpec:
     """Foreign objects; they change pictures and nothing else."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class VisibleEnemy:
+class VisibleEnemy(NamedTuple):
     """Another player on the screen."""
 
     id: int
     x: float  # map units
     y: float
     area: int  # pixels of its bounding box
-
-
-@dataclass(frozen=True, kw_only=True)
-class Observation:
-    """Observation of a scripted player at one step."""
-
-    row: tuple[float, ...]  # the state row, see `STATE_COLUMNS`
-    enemies: tuple[VisibleEnemy, ...] = ()
-
-    @property
-    def position(self) -> tuple[float, float]:
-        """x, y in map units."""
-        return self.row[0], self.row[1]
-
-    @property
-    def yaw(self) -> float:
-        """Heading in degrees, clockwise."""
-        return self.row[3]
-
-    @property
-    def pitch(self) -> float:
-        """Pitch above level, degrees."""
-        return self.row[4]
-
-    @property
-    def dead(self) -> bool:
-        """True after a death, until the respawn."""
-        return self.row[6] > 0
 
 
 class DoomEngine:
@@ -161,7 +132,7 @@ class DoomEngine:
         if spec.mode not in MODES:
             raise ConfigError(f"unknown game mode {spec.mode!r}; {did_you_mean(spec.mode, MODES)}")
         variant = variant_of(spec.variant)
-        self._vzd = import_vizdoom()
+        self._vzd = import_extra("vizdoom", "game")
         os.chdir(folder)
         wad = folder / "arena.wad"
         wad.write_bytes(arena_wad(variant, spec.objects))
@@ -259,11 +230,11 @@ class GameProcess(contextlib.AbstractContextManager["GameProcess"]):
     """Current picture, [180, 300, 3] RGB."""
     row: NDArray[np.float32]
     """Current state [9], see `STATE_COLUMNS`."""
-    _enemies: tuple[VisibleEnemy, ...]
+    enemies: tuple[VisibleEnemy, ...]
+    """Other players on the screen, if the game was started with `enemy_info`."""
 
     def __init__(self, spec: GameSpec, *, enemy_info: bool = False) -> None:
-        """Start the game; with `enemy_info` the `observation` has the enemies on the screen."""
-        import_vizdoom()
+        import_extra("vizdoom", "game")
         self._folder = tempfile.TemporaryDirectory(prefix="playloom-game-")
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
@@ -272,11 +243,6 @@ class GameProcess(contextlib.AbstractContextManager["GameProcess"]):
         theirs.close()
         self._begun = False
         self._receive()
-
-    @property
-    def observation(self) -> Observation:
-        """Observation of a scripted player."""
-        return Observation(row=tuple(self.row.tolist()), enemies=self._enemies)
 
     def step(self, state_A: Sequence[float] | NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Hold a controller state for one step; return the frame, uint8 [180, 300, 3], and state row that follow."""
@@ -315,7 +281,7 @@ class GameProcess(contextlib.AbstractContextManager["GameProcess"]):
             self.close()
             raise content
         self._begun = True
-        self.frame_HWC, self.row, self._enemies = content
+        self.frame_HWC, self.row, self.enemies = content
 
     def _died(self) -> GameError:
         self._process.join(_PATIENCE)
@@ -347,11 +313,6 @@ def _serve(pipe: Connection, spec: GameSpec, folder: str, enemy_info: bool) -> N
     except OSError as error:
         with contextlib.suppress(OSError):
             pipe.send(GameError(f"the game could not write its files: {error}"))
-
-
-def import_vizdoom() -> Any:
-    """Import vizdoom, or raise a MissingExtraError."""
-    return import_extra("vizdoom", "game")
 
 
 def turn_per_step(stick: float) -> float:

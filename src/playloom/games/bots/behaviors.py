@@ -7,7 +7,7 @@ seconds: a generator that sets the controls of one step between two `yield`s, an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import BIN_VALUES
 from playloom.actions.controller import CONTROLS
-from playloom.games.arena.engine import Observation, VisibleEnemy, look_per_step, turn_per_step
+from playloom.games.arena.engine import VisibleEnemy, look_per_step, turn_per_step
 from playloom.games.bots.navigation import Navigation, Point
 
 _LEVELS: tuple[float, ...] = tuple(float(v) for v in BIN_VALUES if v >= 0)
@@ -133,14 +133,27 @@ class LookController:
 
 @dataclass
 class Bot:
-    """Map, random source, controls and last observation of a player."""
+    """Map, random source, controls and last observation (see `observe`) of a player."""
 
     navigation: Navigation
     rng: np.random.Generator
     pad: Controller = field(default_factory=Controller)
     turn: StickController = field(default_factory=lambda: StickController(TURN_RATES))
     look: LookController = field(default_factory=LookController)
-    observation: Observation = field(init=False)
+    position: Point = (0.0, 0.0)
+    """x, y in map units."""
+    yaw: float = 0.0
+    """Heading in degrees, clockwise."""
+    pitch: float = 0.0
+    """Degrees above level."""
+    dead: bool = False
+    """True after a death, until the respawn."""
+    enemies: Sequence[VisibleEnemy] = ()
+
+    def observe(self, row: NDArray[np.float32], enemies: Sequence[VisibleEnemy]) -> None:
+        """Take what is known at this step from a state row, see `STATE_COLUMNS`."""
+        x, y, _, self.yaw, self.pitch, _, dead, *_ = row.tolist()
+        self.position, self.dead, self.enemies = (x, y), dead > 0, enemies
 
     def chance(self, probability: float) -> bool:
         """Return True with the given probability."""
@@ -156,11 +169,11 @@ class Bot:
 
     def error(self, place: Point) -> float:
         """Return the turn to face a place, in degrees clockwise from -180 to 180."""
-        return wrap(bearing(self.observation.position, place) - self.observation.yaw)
+        return wrap(bearing(self.position, place) - self.yaw)
 
     def distance(self, place: Point) -> float:
         """Return the distance to a place in map units."""
-        return math.dist(self.observation.position, place)
+        return math.dist(self.position, place)
 
     def steer(self, error: float, dead_band: float, top: int, patience: float) -> None:
         """Turn by an error in degrees clockwise, see `StickController.follow`."""
@@ -200,16 +213,16 @@ def walk(bot: Bot, forward: float, right: float, left: int) -> Behaviour:
         bot.stop_turning()
         bot.pad.walk(forward, right)
         blocked = last is not None and bot.distance(last) < 1.0
-        last = bot.observation.position
+        last = bot.position
         if blocked and step + 1 < left and bot.chance(0.4):
             return
 
 
 def travel(bot: Bot, goal: Point, speed: float, left: int, top: int, dead_band: float = 12.0) -> Behaviour:
     """Walk the shortest path to a place, and turn along it in sweeps."""
-    stuck, last, waypoint = 0, bot.observation.position, None
+    stuck, last, waypoint = 0, bot.position, None
     for step in range(left):
-        here = bot.observation.position
+        here = bot.position
         # A corner is replaced only when reached or hidden, so that runs are straight.
         if waypoint is None or bot.distance(waypoint) < 60 or not bot.navigation.visible(here, waypoint):
             waypoint = bot.navigation.next_waypoint(here, goal)
@@ -255,7 +268,7 @@ def fight(bot: Bot, aim: float, strafe: float, distance: float, left: int) -> Be
     side, side_left, burst, pause, lost, noise = 1, 0, 0, 2, 0, 0.0
     target: VisibleEnemy | None = None
     for step in range(left):
-        enemies, wanted = bot.observation.enemies, target.id if target else None
+        enemies, wanted = bot.enemies, target.id if target else None
         seen = [enemy for enemy in enemies if enemy.id == wanted] or sorted(enemies, key=lambda enemy: -enemy.area)
         lost = 0 if seen else lost + 1
         target = seen[0] if seen else target
@@ -287,7 +300,7 @@ def respawn(bot: Bot, wait: int) -> Behaviour:
     while True:
         bot.stop_turning()
         wait -= 1
-        if not bot.observation.dead:
+        if not bot.dead:
             return
         if wait <= 0 and wait % 3 == 0:
             bot.pad.press("button_X", 1)

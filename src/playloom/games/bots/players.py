@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.games.arena.engine import Observation
+from playloom.games.arena.engine import VisibleEnemy
 from playloom.games.arena.maps import Variant
 from playloom.games.bots.behaviors import Behaviour, Bot, fight, idle, respawn, travel, turn, use_gate, walk
 from playloom.games.bots.navigation import Navigation, cell_centre
@@ -82,15 +83,18 @@ class ScriptedPlayer:
         self._doing: str | None = None
         self._behaviour: Behaviour = iter(())
 
-    def act(self, observation: Observation) -> NDArray[np.float32]:
-        """Return the controller state after an observation: float32 [16], order of `CONTROLS`, +y forward / up."""
+    def act(self, row: NDArray[np.float32], enemies: Sequence[VisibleEnemy] = ()) -> NDArray[np.float32]:
+        """Return the controller state after a state row (see `STATE_COLUMNS`) and the enemies seen with it.
+
+        It is float32 [16], in the order of `CONTROLS`, +y forward and up.
+        """
         bot, style = self._bot, self._style
-        bot.observation = observation
-        if observation.dead:
+        bot.observe(row, enemies)
+        if bot.dead:
             if self._doing != "respawn":
                 bot.pad.held.clear()
                 self._doing, self._behaviour = "respawn", respawn(bot, bot.steps(6, 14))
-        elif observation.enemies and self._doing != "fight" and bot.chance(style.aggression / 10):
+        elif enemies and self._doing != "fight" and bot.chance(style.aggression / 10):
             self._doing = "fight"
             self._behaviour = fight(bot, style.aim, style.strafe, style.distance, bot.steps(20, 60))
         if self._doing is None:
@@ -99,9 +103,9 @@ class ScriptedPlayer:
             self._behaviour = self._begin(self._doing)
         if next(self._behaviour, True):
             self._doing = None
-        if not observation.dead:
+        if not bot.dead:
             self._random_inputs()
-            bot.pad.positions["right_stick_y"] = bot.look.step(observation.pitch)
+            bot.pad.positions["right_stick_y"] = bot.look.step(bot.pitch)
         return bot.pad.next_state()
 
     def _begin(self, name: str) -> Behaviour:
