@@ -98,7 +98,6 @@ BUTTONS: tuple[str, ...] = (
     *_HELD,
 )
 """The engine's buttons in the order `engine_buttons` fills them."""
-_INDEX = {control.name: index for index, control in enumerate(CONTROLS)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,16 +326,13 @@ def look_per_step(stick: float) -> float:
 
 def engine_buttons(state_A: Sequence[float]) -> list[float]:
     """Convert a controller state (16 floats, order of `CONTROLS`, +y forward / up) to values for `BUTTONS`."""
-
-    def value(name: str) -> float:
-        return float(state_A[_INDEX[name]])
-
+    state = dict(zip((control.name for control in CONTROLS), map(float, state_A), strict=True))
     return [
-        value("left_stick_y") * (SPRINT if value("button_B") >= 0.5 else WALK),
-        value("left_stick_x") * STRAFE,
-        _curve(value("right_stick_x")) * TURN_PER_TIC,
-        _curve(value("right_stick_y")) * LOOK_PER_TIC,
-        *(float(value(name) >= 0.5) for name in _HELD.values()),
+        state["left_stick_y"] * (SPRINT if state["button_B"] >= 0.5 else WALK),
+        state["left_stick_x"] * STRAFE,
+        _curve(state["right_stick_x"]) * TURN_PER_TIC,
+        _curve(state["right_stick_y"]) * LOOK_PER_TIC,
+        *(float(state[name] >= 0.5) for name in _HELD.values()),
     ]
 
 

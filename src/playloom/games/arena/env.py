@@ -111,10 +111,8 @@ def as_state(action_A: NDArray[np.float32]) -> NDArray[np.float32]:
     state = np.array(action_A, np.float32)
     if state.shape != (len(CONTROLS),):
         raise ActionError(f"an action of the arena has {len(CONTROLS)} numbers; got the shape {state.shape}")
-    for index, control in enumerate(CONTROLS):
-        if control.kind != "axis":
-            state[index] = float(state[index] >= 0.5)
-    return state
+    sticks = [control.kind == "axis" for control in CONTROLS]
+    return np.where(sticks, state, state >= 0.5).astype(np.float32)
 
 
 def render_episode(
