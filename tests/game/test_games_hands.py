@@ -12,18 +12,26 @@ from playloom.actions.controller import CONTROLS
 from playloom.data.recording import Episode, EpisodeMeta
 from playloom.evaluation.online.metrics import play_statistics
 from playloom.games.arena.engine import BUTTONS, engine_buttons, look_per_step, turn_per_step
-from playloom.games.bots.behaviors import FULL, TURN_RATES, Controller, LookController, StickController, bearing, wrap
+from playloom.games.bots.behaviors import (
+    FULL,
+    TURN_RATES,
+    ControllerBuilder,
+    LookController,
+    StickController,
+    bearing,
+    wrap,
+)
 from playloom.media.contact_sheet import draw_gamepad
 
 
 def held(**positions: float) -> list[float]:
-    return engine_buttons(Controller(positions).next_state().tolist())
+    return engine_buttons(ControllerBuilder(positions).next_state().tolist())
 
 
 def values_of(**positions: float) -> np.ndarray:
     from playloom.actions.codec import encode_named
 
-    return encode_named(Controller(positions).next_state())
+    return encode_named(ControllerBuilder(positions).next_state())
 
 
 def test_every_control_reaches_the_engine() -> None:
@@ -79,7 +87,7 @@ def test_a_glance_comes_back_to_level(pitch: float) -> None:
 
 
 def test_fingers_hold_as_long_as_asked() -> None:
-    pad, button = Controller(), [control.name for control in CONTROLS].index("button_A")
+    pad, button = ControllerBuilder(), [control.name for control in CONTROLS].index("button_A")
     pad.press("button_A", 3)
     assert [pad.next_state()[button] for _ in range(5)] == [1, 1, 1, 0, 0]
 

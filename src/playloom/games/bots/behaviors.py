@@ -39,7 +39,7 @@ def bearing(start: Point, end: Point) -> float:
 
 
 @dataclass
-class Controller:
+class ControllerBuilder:
     """Controls of the current step, and buttons that are held for some steps each."""
 
     positions: dict[str, float] = field(default_factory=dict)
@@ -137,7 +137,7 @@ class Bot:
 
     navigation: Navigation
     rng: np.random.Generator
-    pad: Controller = field(default_factory=Controller)
+    pad: ControllerBuilder = field(default_factory=ControllerBuilder)
     turn: StickController = field(default_factory=lambda: StickController(TURN_RATES))
     look: LookController = field(default_factory=LookController)
     position: Point = (0.0, 0.0)
