@@ -13,6 +13,7 @@ import contextlib
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Sequence
@@ -307,8 +308,8 @@ def _serve(pipe: Connection, spec: GameSpec, folder: str, enemy_info: bool) -> N
                 engine.step(message)
     except PlayloomError as error:
         pipe.send(error)
-    except EOFError:
-        pass  # the parent is gone
+    except EOFError:  # the parent is gone
+        shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         with contextlib.suppress(OSError):
             pipe.send(GameError(f"the game could not write its files: {error}"))
