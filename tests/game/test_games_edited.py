@@ -13,11 +13,9 @@ pytest.importorskip("gymnasium")
 
 from playloom.data.recording import Episode, load_episode
 from playloom.errors import GameError
-from playloom.games.arena.edited import plan_objects, render_edited
-from playloom.games.arena.env import render_episode
-from playloom.games.arena.maps import VARIANTS
+from playloom.games.arena.env import plan_objects, render_edited, render_episode
+from playloom.games.arena.maps import VARIANTS, ForeignObject, arena_wad
 from playloom.games.arena.textures import SHAPES, SIDE, draw_sprite
-from playloom.games.arena.wad import ForeignObject, arena_wad
 from playloom.games.recorder import EpisodePlan, record_plans
 
 STEPS = 30

@@ -10,10 +10,9 @@ import pytest
 pytest.importorskip("vizdoom")
 
 from playloom.actions.controller import CONTROLS
-from playloom.games.arena.engine import GameSpec
+from playloom.games.arena.engine import GameProcess, GameSpec
 from playloom.games.arena.maps import variant_of
-from playloom.games.arena.process import GameProcess
-from playloom.games.bots.motor import bearing, wrap
+from playloom.games.bots.behaviors import bearing, wrap
 from playloom.games.bots.navigation import Navigation, cell_centre
 
 NAMES = [control.name for control in CONTROLS]

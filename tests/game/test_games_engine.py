@@ -22,9 +22,8 @@ from playloom.data.recording import Episode, list_episodes, load_episode
 from playloom.errors import ActionError, ConfigError, GameError
 from playloom.evaluation.camera_motion import yaw_between
 from playloom.evaluation.online.metrics import play_statistics
-from playloom.games.arena.engine import GameSpec
+from playloom.games.arena.engine import GameProcess, GameSpec
 from playloom.games.arena.env import ArenaEnv, render_episode
-from playloom.games.arena.process import GameProcess
 from playloom.games.bots.players import STYLES
 from playloom.games.recorder import EpisodePlan, record_episodes, record_plans
 

@@ -12,9 +12,9 @@ from playloom.actions.controller import CONTROLS
 from playloom.data.recording import Episode, EpisodeMeta
 from playloom.evaluation.online.metrics import play_statistics
 from playloom.games.arena.engine import BUTTONS, engine_buttons, look_per_step, turn_per_step
-from playloom.games.bots.motor import (
+from playloom.games.bots.behaviors import (
     FULL,
-    ButtonController,
+    TURN_RATES,
     ControllerBuilder,
     LookController,
     StickController,
@@ -25,19 +25,13 @@ from playloom.media.contact_sheet import draw_gamepad
 
 
 def held(**positions: float) -> list[float]:
-    pad = ControllerBuilder()
-    for name, value in positions.items():
-        pad.set(name, value)
-    return engine_buttons(pad.state_A.tolist())
+    return engine_buttons(ControllerBuilder(positions).next_state().tolist())
 
 
 def values_of(**positions: float) -> np.ndarray:
     from playloom.actions.codec import encode_named
 
-    pad = ControllerBuilder()
-    for name, value in positions.items():
-        pad.set(name, value)
-    return encode_named(pad.state_A)
+    return encode_named(ControllerBuilder(positions).next_state())
 
 
 def test_every_control_reaches_the_engine() -> None:
@@ -60,7 +54,7 @@ def test_full_stick_turns_nine_degrees_clockwise() -> None:
 @pytest.mark.parametrize("error", [14.0, -30.0, 75.0, -179.0])
 @pytest.mark.parametrize("patience", [1.6, 2.6])
 def test_a_sweep_ends_at_its_aim_without_turning_back(error: float, patience: float) -> None:
-    thumb, heading, positions = StickController.turning(), 0.0, []
+    thumb, heading, positions = StickController(TURN_RATES), 0.0, []
     for _ in range(80):
         positions.append(thumb.follow(error - heading, 12.0, FULL, patience))
         heading += turn_per_step(positions[-1])
@@ -72,37 +66,30 @@ def test_a_sweep_ends_at_its_aim_without_turning_back(error: float, patience: fl
 
 
 def test_small_errors_are_left_alone() -> None:
-    thumb = StickController.turning()
+    thumb = StickController(TURN_RATES)
     assert [thumb.follow(error, 12.0, FULL) for error in (5.0, -11.0, 0.0)] == [0.0, 0.0, 0.0]
 
 
 def test_a_held_stick_changes_sides_through_rest() -> None:
-    thumb = StickController.turning()
+    thumb = StickController(TURN_RATES)
     positions = [thumb.hold(1, FULL) for _ in range(6)] + [thumb.hold(-1, FULL) for _ in range(8)]
     assert positions[5] == 1.0 and positions[-1] == -1.0 and 0.0 in positions[6:]
 
 
 @pytest.mark.parametrize("pitch", [-17.0, 6.0, 20.0])
 def test_a_glance_comes_back_to_level(pitch: float) -> None:
-    gaze, now, seen = LookController(), 0.0, []
-    gaze.glance(pitch, 10)
+    gaze, now, seen = LookController(goal=pitch, left=10), 0.0, []
     for _ in range(60):
-        pad = ControllerBuilder()
-        gaze.step(pad, now)
-        now += look_per_step(pad.get("right_stick_y"))
+        now += look_per_step(gaze.step(now))
         seen.append(now)
     assert max(np.abs(seen)) > abs(pitch) * 0.6
     assert abs(now) < 1.0
 
 
 def test_fingers_hold_as_long_as_asked() -> None:
-    fingers, presses = ButtonController(), []
-    fingers.press("button_A", 3)
-    for _ in range(5):
-        pad = ControllerBuilder()
-        fingers.step(pad)
-        presses.append(pad.get("button_A"))
-    assert presses == [1, 1, 1, 0, 0]
+    pad, button = ControllerBuilder(), [control.name for control in CONTROLS].index("button_A")
+    pad.press("button_A", 3)
+    assert [pad.next_state()[button] for _ in range(5)] == [1, 1, 1, 0, 0]
 
 
 def test_angles_are_clockwise() -> None:

@@ -57,8 +57,6 @@ WITH_NETWORKS = (
     r"|inference\.(torch_\w+|cuda_graphs|features)"
 )
 """Modules that may import them; every other module works without."""
-EXEMPT = {"upscale.py"}
-"""Files behind the fences: the upscaler runs a network of its own, and imports torch only then."""
 FILES = sorted(SOURCE.rglob("*.py"))
 SAME_NAME: set[str] = set()
 """Classes that two modules may both define, each with its reason."""
@@ -136,7 +134,7 @@ def test_imports_point_down(path):
         there = room_of(module) if module.split(".")[0] == "playloom" else ""
         if here and there and there != here:
             assert LEVEL[there] < LEVEL[here], f"{path.name}:{line} imports {module}"
-        fenced = here in FENCES.get(module.split(".")[0], set()) and path.name not in EXEMPT
+        fenced = here in FENCES.get(module.split(".")[0], set())
         assert not fenced, f"{path.name}:{line}: {here} must not know {module}"
         has_ray = path.name in ("ray.py", "parallel.py")
         assert module.split(".")[0] != "ray" or has_ray, f"{path.name}:{line}: only server/ray.py, data/parallel.py"

@@ -183,7 +183,7 @@ class _Folder:
         self._job = job
         self._enlarge: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = enlarge
         if job.upscale == "realesrgan":
-            from playloom.media.upscale import RealESRGAN
+            from playloom.media.images import RealESRGAN
 
             self._enlarge = RealESRGAN()
         self.steps: list[_Step] = []

@@ -50,6 +50,11 @@ class EpisodeSlice:
         return slice(self.start, self.start + self.length)
 
 
+def split_of(number: int) -> str:
+    """Return the split by the number of a session: of twenty the tenth is for validation, the twentieth for testing."""
+    return {9: "validation", 19: "test"}.get(number % 20, "train")
+
+
 class DatasetWriter:
     """Write a dataset episode by episode, under temporary names until `finish`.
 

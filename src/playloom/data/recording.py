@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import ACTION_SLOTS, check_values, mirror_values
 from playloom.atomic_io import atomic_write
 from playloom.data.dataset import DatasetWriter, FrameDataset, Progress, TokenDataset
-from playloom.data.parallel import map_ordered
+from playloom.data.parallel import map_ordered, write_rows
 from playloom.errors import ConfigError, RecordingError
 from playloom.json_io import from_mapping, read_json, write_json
 from playloom.media.clips import read_npz
@@ -146,7 +146,7 @@ def build_frame_store(
     height, width = _picture_size(jobs)
     total = sum(job.episode.meta.steps for job in jobs)
     writer = FrameDataset.create(folder, total, height=height, width=width, state_columns=STATE_COLUMNS)
-    _fill(writer, jobs, (height, width), lambda frames_THWC: frames_THWC, workers, progress)
+    _fill(writer, jobs, lambda frames_THWC: frames_THWC, workers, progress)
     return FrameDataset.open(folder)
 
 
@@ -177,7 +177,7 @@ def tokenise_recordings(
     total = sum(job.episode.meta.steps for job in jobs)
     slots = codes(np.zeros((1, *size, 3), np.uint8)).shape[1]
     writer = TokenDataset.create(folder, total, slots=slots, tokenizer=fingerprint, state_columns=STATE_COLUMNS)
-    _fill(writer, jobs, size, codes, workers, progress)
+    _fill(writer, jobs, codes, workers, progress)
     return TokenDataset.open(folder)
 
 
@@ -210,7 +210,8 @@ def tokenise_store(
             if flip:
                 signs_S = np.array([-1 if name in ("y", "yaw") else 1 for name in frames.state_columns], np.float32)
                 actions, states = mirror_values(actions), states * signs_S
-            tokens = _encode_all(encode, frames.frames_FHWC[span.rows], batch, device, flip=flip)
+            frames_THWC = frames.frames_FHWC[span.rows]
+            tokens = _encode_all(encode, frames_THWC[:, :, ::-1] if flip else frames_THWC, batch, device)
             writer.append_episode(tokens, actions, states, meta)
             if progress is not None:
                 progress(writer.done, writer.total)
@@ -252,7 +253,6 @@ def _picture_size(jobs: Sequence[_Job]) -> tuple[int, int]:
 def _fill(
     writer: DatasetWriter,
     jobs: Sequence[_Job],
-    size: tuple[int, int],
     convert: Callable[[NDArray[np.uint8]], NDArray[Any]],
     workers: int,
     progress: Progress | None,
@@ -261,7 +261,7 @@ def _fill(
     pairs = zip(starts, jobs, strict=False)
     todo = [(start, job) for start, job in pairs if not writer.has(start, job.episode.meta.steps, job.meta)]
     with tempfile.TemporaryDirectory(dir=writer.folder, prefix=".frames-") as scratch:
-        calls = ((job.episode, job.render, Path(scratch) / f"{start}.npy", size) for start, job in todo)
+        calls = ((job.episode, job.render, Path(scratch) / f"{start}.npy") for start, job in todo)
         files = map_ordered(render_file, calls, workers=workers)
         for (start, (episode, _, meta)), path in zip(todo, files, strict=True):
             data = convert(np.load(path, mmap_mode="r", allow_pickle=False))
@@ -272,28 +272,20 @@ def _fill(
     writer.finish()
 
 
-def render_file(episode: Episode, render: Render, path: Path, size: tuple[int, int]) -> Path:
+def render_file(episode: Episode, render: Render, path: Path) -> Path:
     """Render an episode into its own `.npy` file. Runs in a worker."""
-    steps, count = episode.meta.steps, 0
-    target_THWC = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(steps, *size, 3))
-    for frame in render(episode):  # copied at once: a renderer may reuse its buffer
-        if count < steps:
-            target_THWC[count] = frame
-        count += 1
-    if count != steps:
+    steps = episode.meta.steps
+    if (count := write_rows(path, render(episode), steps)) != steps:
         raise RecordingError(f"the recording with seed {episode.meta.seed} rendered {count} pictures; expected {steps}")
     return path
 
 
-def _encode_all(
-    encode: Encode, frames_THWC: NDArray[np.uint8], batch: int, device: str, *, flip: bool = False
-) -> NDArray[np.uint16]:
+def _encode_all(encode: Encode, frames_THWC: NDArray[np.uint8], batch: int, device: str) -> NDArray[np.uint16]:
     import torch
 
     parts = []
     with torch.inference_mode():
         for first in range(0, len(frames_THWC), batch):
-            pictures = np.array(frames_THWC[first : first + batch])
-            pictures = np.ascontiguousarray(pictures[:, :, ::-1]) if flip else pictures
-            parts.append(encode(torch.from_numpy(pictures).to(device)).cpu().numpy().astype(np.uint16))
+            pictures = torch.from_numpy(np.array(frames_THWC[first : first + batch], order="C"))
+            parts.append(encode(pictures.to(device)).cpu().numpy().astype(np.uint16))
     return np.concatenate(parts)

@@ -282,8 +282,7 @@ def play_from(dataset: FrameDataset, segment: Segment, actions_SA: NDArray[np.ui
 
     Returns the frames, the one before the inputs first, uint8 [1 + S, H, W, 3], and True if the player is alive.
     """
-    from playloom.games.arena.engine import GameSpec
-    from playloom.games.arena.process import GameProcess
+    from playloom.games.arena.engine import GameProcess, GameSpec
 
     episode = _episode(dataset, segment)
     meta = episode.meta

@@ -21,6 +21,6 @@ def render(episode: Episode) -> Iterator[NDArray[np.uint8]]:
 
 def render_edited(episode: Episode) -> Iterator[NDArray[np.uint8]]:
     """Render a recording with foreign objects, see `render`."""
-    from playloom.games.arena.edited import render_edited
+    from playloom.games.arena.env import render_edited
 
     return render_edited(episode)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import math
-import multiprocessing
-import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from playloom import __version__
 from playloom.actions.codec import ACTION_SLOTS, decode_values, encode_named
+from playloom.data.parallel import map_ordered
 from playloom.data.recording import (
     STATE_COLUMNS,
     Episode,
@@ -32,11 +26,10 @@ from playloom.data.recording import (
     save_episode,
 )
 from playloom.device import usable_cores
-from playloom.errors import BadInputError, ConfigError, GameError, PlayloomError, RecordingError
-from playloom.games.arena.engine import DoomEngine, GameSpec, import_vizdoom
+from playloom.errors import BadInputError, ConfigError, GameError, RecordingError, import_extra
+from playloom.games.arena.engine import GameProcess, GameSpec
 from playloom.games.arena.env import GAME_NAME, new_frame_hash
 from playloom.games.arena.maps import VARIANTS, variant_of
-from playloom.games.arena.process import end_game_process, enter_game_process
 from playloom.games.bots.players import HELDOUT_STYLE, STYLES, ScriptedPlayer
 
 STEPS_PER_SECOND = 10
@@ -104,22 +97,20 @@ def record_plans(
     folder: Path, plans: list[EpisodePlan], processes: int | None = None, progress: Progress | None = None
 ) -> list[Path]:
     """Record exactly these episodes; see `record_episodes`."""
-    import_vizdoom()
+    import_extra("vizdoom", "game")
     folder = Path(folder).resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInputError(f"{folder} cannot be made ({error.strerror}); choose another --out") from error
     present = _present(folder, plans)
-    pending = [plan for plan in plans if plan.seed not in present]
-
-    def report(new: int) -> None:
-        if progress is not None:
-            progress(len(present) + new, len(plans), len(present))
-
-    report(0)
-    for new, _ in enumerate(_run_all(folder, pending, processes or usable_cores()), start=1):
-        report(new)
+    report = progress or (lambda done, planned, before: None)
+    report(len(present), len(plans), len(present))
+    jobs = [(plan, folder) for plan in plans if plan.seed not in present]
+    workers = min(processes or usable_cores(), len(jobs))
+    recorded = map_ordered(_record, jobs, workers=workers if workers > 1 else 0)
+    for done, _ in enumerate(recorded, start=len(present) + 1):
+        report(done, len(plans), len(present))
     wanted = {plan.seed for plan in plans}
     return [path for path in list_episodes(folder) if load_meta(path).seed in wanted]
 
@@ -143,90 +134,34 @@ def _present(folder: Path, plans: list[EpisodePlan]) -> set[int]:
     return present
 
 
-@dataclass
-class _Job:
-    plan: EpisodePlan
-    process: BaseProcess
-    pipe: Connection
-    working: tempfile.TemporaryDirectory[str]
+def _record(plan: EpisodePlan, folder: Path) -> Path:
+    """Play and save an episode, once more if the engine dies. Runs in a worker."""
+    fault: GameError | None = None
+    for _ in range(_ATTEMPTS):
+        try:
+            return save_episode(folder, _play(plan))
+        except GameError as error:
+            fault = error
+        except OSError as error:
+            raise GameError(f"the game could not write its files ({error}); make room and run again") from error
+    raise GameError(
+        f"the game of seed {plan.seed} ({plan.variant}) failed {_ATTEMPTS} times: {fault}; the episodes so far are kept"
+    ) from fault
 
 
-def _run_all(folder: Path, plans: Iterable[EpisodePlan], processes: int) -> Iterator[EpisodePlan]:
-    queue = list(plans)[::-1]
-    failures: Counter[int] = Counter()
-    jobs: list[_Job] = []
-    try:
-        while queue or jobs:
-            while queue and len(jobs) < processes:
-                jobs.append(_start(folder, queue.pop()))
-            wait([job.process.sentinel for job in jobs])
-            for job in [job for job in jobs if not job.process.is_alive()]:
-                jobs.remove(job)
-                if _finish(job):
-                    yield job.plan
-                    continue
-                failures[job.plan.seed] += 1
-                if failures[job.plan.seed] >= _ATTEMPTS:
-                    raise GameError(
-                        f"the game's process for seed {job.plan.seed} ({job.plan.variant}) died "
-                        f"{_ATTEMPTS} times (exit code {job.process.exitcode}); the episodes so far are kept"
-                    )
-                queue.append(job.plan)
-    finally:
-        for job in jobs:
-            end_game_process(job.process)
-            job.working.cleanup()
-
-
-def _start(folder: Path, plan: EpisodePlan) -> _Job:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    working = tempfile.TemporaryDirectory(prefix="playloom-game-")
-    process = context.Process(target=_record, args=(plan, folder, working.name, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    return _Job(plan, process, ours, working)
-
-
-def _finish(job: _Job) -> bool:
-    end_game_process(job.process)
-    message: Any = None
-    with contextlib.suppress(EOFError):
-        message = job.pipe.recv()
-    job.pipe.close()
-    job.working.cleanup()
-    if isinstance(message, PlayloomError):
-        raise message
-    if isinstance(message, OSError):
-        raise GameError(f"the game's process could not write its files ({message}); make room and run again")
-    return bool(message == "done")
-
-
-def _record(plan: EpisodePlan, folder: Path, working: str, pipe: Connection) -> None:
-    enter_game_process()
-    try:
-        save_episode(folder, _play(plan, Path(working)))
-    except (PlayloomError, OSError) as error:
-        pipe.send(error)
-    else:
-        pipe.send("done")
-
-
-def _play(plan: EpisodePlan, folder: Path) -> Episode:
+def _play(plan: EpisodePlan) -> Episode:
     player = ScriptedPlayer(variant_of(plan.variant), plan.style, plan.seed)
-    spec = GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed)
-    engine = DoomEngine(spec, folder, enemy_info=True)
     digest = new_frame_hash()
     actions = np.empty((plan.steps, ACTION_SLOTS), np.uint8)
     states = np.empty((plan.steps, len(STATE_COLUMNS)), np.float32)
-    for step in range(plan.steps):
-        digest.update(engine.frame().tobytes())
-        observation = engine.observation()
-        states[step] = observation.row
-        actions[step] = encode_named(player.act(observation))
-        if step + 1 < plan.steps:
-            engine.step(decode_values(actions[step]).tolist())
-    engine.close()
+    spec = GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed)
+    with GameProcess(spec, enemy_info=True) as game:
+        for step in range(plan.steps):
+            digest.update(game.frame_HWC.tobytes())
+            states[step] = game.row
+            actions[step] = encode_named(player.act(game.row, game.enemies))
+            if step + 1 < plan.steps:
+                game.step(decode_values(actions[step]))
     return Episode(episode_meta(plan, digest.hexdigest()), actions, states)
 
 
@@ -234,14 +169,6 @@ def episode_meta(
     plan: EpisodePlan, frame_hash: str, *, steps: int | None = None, versions: Mapping[str, str] | None = None
 ) -> EpisodeMeta:
     """Return the metadata of a recording; `steps` if fewer were played, `versions` of other components."""
-    return EpisodeMeta(
-        game=GAME_NAME,
-        variant=plan.variant,
-        mode=plan.mode,
-        style=plan.style,
-        seed=plan.seed,
-        split=plan.split,
-        steps=plan.steps if steps is None else steps,
-        frame_hash=frame_hash,
-        versions={"playloom": __version__, "vizdoom": importlib.metadata.version("vizdoom"), **(versions or {})},
-    )
+    components = {"playloom": __version__, "vizdoom": importlib.metadata.version("vizdoom"), **(versions or {})}
+    settings = {**vars(plan), "steps": plan.steps if steps is None else steps}
+    return EpisodeMeta(game=GAME_NAME, frame_hash=frame_hash, versions=components, **settings)

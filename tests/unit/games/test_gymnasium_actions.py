@@ -9,7 +9,7 @@ from gymnasium import spaces
 from playloom.actions.codec import decode_values
 from playloom.actions.controller import CONTROLS
 from playloom.errors import ConfigError
-from playloom.games.gymnasium.actions import action_encoder
+from playloom.games.gymnasium.player import action_encoder
 
 
 def env_of(space, meanings=None):

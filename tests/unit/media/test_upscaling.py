@@ -8,12 +8,11 @@ import pytest
 
 from playloom.data.prompts import find_prompt, load_prompt_file
 from playloom.errors import CheckpointError, MissingExtraError
-from playloom.media.images import enlarge, fit_picture
-from playloom.media.upscale import RealESRGAN
+from playloom.media.images import RealESRGAN, enlarge, fit_picture
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr("playloom.media.upscale._PACKAGE", "no-such-package")
+    monkeypatch.setattr("playloom.media.images._PACKAGE", "no-such-package")
     with pytest.raises(MissingExtraError, match=r"pip install 'playloom\[sr\]'"):
         RealESRGAN()
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.atomic_io import folder_lock
-from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress, TokenDataset
+from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress, TokenDataset, split_of
 from playloom.data.importing.clock import ClockCorrection, ClockEstimate, estimate_clock
 from playloom.data.importing.episode_datasets import LeRobot, Minari
 from playloom.data.importing.files import reading
@@ -26,7 +26,6 @@ from playloom.data.importing.mapping import ControlMapping, read_mapping
 from playloom.data.importing.recorders import OwaMcap, OwlControl
 from playloom.data.importing.recordings import (
     ClipEncoder,
-    DecodeJob,
     ImportOptions,
     NpzClip,
     PictureFolder,
@@ -46,9 +45,6 @@ from playloom.media.images import fit_picture
 _READERS = (OwaMcap, OwlControl, Vpt, OpenCs2, OpenP2p, NitroGen, LeRobot, Minari, PictureFolder, NpzClip, VideoLog)
 FORMATS: Mapping[str, type[Recording]] = {reader.format: reader for reader in _READERS}
 """Readers by format; a file belongs to the first of them that finds it."""
-_CYCLE = 20
-_KEPT = {9: "validation", 19: "test"}
-"""Split rule: of twenty sessions, sorted by name, the tenth is for validation and the twentieth for testing."""
 _REPORT_EVERY = 50
 _AGREEING = 3  # recordings whose offset is trusted for another
 
@@ -296,7 +292,7 @@ class _Build:
             yield from (([], None) for _ in plans)
             return
         jobs = (
-            (DecodeJob(plan.recording, clips, self.encoder), scratch / f"{number}.npy")
+            (plan.recording, clips, self.encoder, scratch / f"{number}.npy")
             for number, (plan, clips) in enumerate(zip(plans, todo, strict=True))
         )
         yield from zip(todo, map_ordered(decode_file, jobs, **self.parallel), strict=True)
@@ -340,7 +336,7 @@ class _Build:
         if result is not None and ready == clips:
             yield from np.load(result, mmap_mode="r", allow_pickle=False)
             return
-        for done, data in enumerate(decode(DecodeJob(recording, clips, self.encoder)), row):
+        for done, data in enumerate(decode(recording, clips, self.encoder), row):
             if done % _REPORT_EVERY == _REPORT_EVERY - 1:
                 self.progress(done, total)
             yield data
@@ -384,7 +380,7 @@ def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:
         return [plans[0]._replace(clips=[*cut_runs(clips, train_T, 1), *last])]
     sessions = sessions_of([plan.recording for plan in plans])
     names = list(dict.fromkeys(sessions))
-    splits = {name: split or _KEPT.get(number % _CYCLE, "train") for number, name in enumerate(names)}
+    splits = {name: split or split_of(number) for number, name in enumerate(names)}
     if split is None and "validation" not in splits.values():
         splits[names[-1]] = "validation"
     divided = zip(plans, (splits[name] for name in sessions), strict=True)

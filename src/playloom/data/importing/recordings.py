@@ -28,6 +28,7 @@ from playloom.data.importing.files import (
     video_times,
 )
 from playloom.data.importing.resample import PICTURE_SLACK, STEP, InputChange, Run, last_pictures, step_times
+from playloom.data.parallel import write_rows
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import read_clip, read_npz
@@ -211,35 +212,24 @@ class ClipEncoder(NamedTuple):
     """Name of the tokenizer's weights."""
 
 
-class DecodeJob(NamedTuple):
-    """Clips of a recording."""
-
-    recording: Recording
-    clips: Sequence[Run]
-    encoder: ClipEncoder | None
-    """None: give frames."""
-
-
-def decode(job: DecodeJob) -> Iterator[NDArray[Any]]:
-    """Give frames, uint8 [H, W, 3], or codes, uint16 [N], of every step of the clips."""
-    frames = _frames(job.recording, job.clips)
-    if job.encoder is None:
+def decode(recording: Recording, clips: Sequence[Run], encoder: ClipEncoder | None) -> Iterator[NDArray[Any]]:
+    """Give frames, uint8 [H, W, 3], or with an encoder codes, uint16 [N], of every step of the clips."""
+    frames = _frames(recording, clips)
+    if encoder is None:
         yield from frames
         return
-    encode = _loaded(job.encoder)
+    encode = _loaded(encoder)
     while batch := list(islice(frames, _BATCH)):
         yield from encode(np.stack(batch))
 
 
-def decode_file(job: DecodeJob, path: Path) -> Path | PlayloomError:
+def decode_file(
+    recording: Recording, clips: Sequence[Run], encoder: ClipEncoder | None, path: Path
+) -> Path | PlayloomError:
     """Write the rows of `decode` into a `.npy` file; return a fault, as other recordings do not depend on it."""
-    count, target = sum(clip.steps for clip in job.clips), None
     try:
-        with reading(job.recording.path):
-            for number, row in enumerate(decode(job)):
-                if target is None:
-                    target = np.lib.format.open_memmap(path, mode="w+", dtype=row.dtype, shape=(count, *row.shape))
-                target[number] = row
+        with reading(recording.path):
+            write_rows(path, decode(recording, clips, encoder), sum(clip.steps for clip in clips))
     except PlayloomError as error:
         return error
     return path

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from playloom.actions.codec import ACTION_SLOTS, REST_VALUES, SLOT_SIZES, decode_values, encode_named
 from playloom.data.recording import STATE_COLUMNS, Episode
 from playloom.errors import GameError
-from playloom.games.arena.engine import GameSpec, Observation
+from playloom.games.arena.engine import GameProcess, GameSpec
 from playloom.games.arena.env import new_frame_hash
 from playloom.games.arena.maps import Variant, variant_of
-from playloom.games.arena.process import GameProcess
 from playloom.games.bots.players import ScriptedPlayer
 from playloom.games.recorder import EpisodePlan, episode_meta
 from playloom.inference.engine import Engine
@@ -93,7 +92,7 @@ class EpisodeController:
         """Return the input after the current frame: action values, uint8 [16]."""
         if self._policy is not None:
             return self._policy.act()
-        values_A = encode_named(self._script.act(Observation(row=tuple(game.row.tolist()), enemies=())))
+        values_A = encode_named(self._script.act(game.row))
         if self._frames:
             self._actions.append(values_A)
         return values_A

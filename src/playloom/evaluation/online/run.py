@@ -15,7 +15,7 @@ import numpy as np
 
 from playloom.atomic_io import ensure_writable, next_free_path
 from playloom.data.recording import Mode, Split, episode_key, load_episode, save_episode
-from playloom.errors import BadInputError
+from playloom.errors import BadInputError, import_extra
 from playloom.evaluation.online.metrics import ActReport, Game
 from playloom.evaluation.online.rollout import (
     WARMUP_STYLE,
@@ -26,7 +26,7 @@ from playloom.evaluation.online.rollout import (
     random_policy,
     repeat_policy,
 )
-from playloom.games.arena.engine import FRAME_SHAPE, import_vizdoom
+from playloom.games.arena.engine import FRAME_SHAPE
 from playloom.games.arena.env import write_views
 from playloom.games.arena.maps import free_cells, variant_of
 from playloom.games.bots.players import HELDOUT_STYLE, STYLES
@@ -127,7 +127,7 @@ def run_act(
     True ends the run and keeps the steps so far, but a style's game is played to its end. `progress` is called after
     every step of a policy, and every game of a style.
     """
-    import_vizdoom()
+    import_extra("vizdoom", "game")
     ensure_writable(job.out, numbered=True)
     run = _Run(job, job.load_engine(), stop, progress)
     folder = next_free_path(job.out, numbered=True)

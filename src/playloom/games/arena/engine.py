@@ -1,25 +1,33 @@
-"""ViZDoom wrapper, for use in a process of its own.
+"""ViZDoom in a child process; crashes there become `GameError`.
 
-The engine writes a settings file into its working directory and can crash the process: see `process`. Turning has no
-inertia, walking has: the engine's friction lets speed build up over about four steps.
+The engine writes a settings file into its working directory and can crash the process. ViZDoom runs it as a program of
+its own, a child of the child. When the child dies the engine would live on and keep our pipes open, so the child shares
+nothing with it and both form one process group that ends together.
+
+Turning has no inertia, walking has: the engine's friction lets speed build up over about four steps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+import multiprocessing
 import os
+import shutil
+import signal
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.controller import CONTROLS
-from playloom.errors import ConfigError, GameError, did_you_mean, import_extra
-from playloom.games.arena.maps import variant_of
-from playloom.games.arena.wad import ForeignObject, arena_wad
+from playloom.errors import ConfigError, GameError, PlayloomError, did_you_mean, import_extra
+from playloom.games.arena.maps import ForeignObject, arena_wad, variant_of
 
 FRAME_SHAPE = (180, 300, 3)
 MODES = {"ffa": 3, "4v4": 7}
@@ -67,6 +75,9 @@ WALK, STRAFE, SPRINT = 34.0, 30.0, 50.0
 """Engine units of thrust at full left stick: forward, sideways, and forward with B held."""
 STICK_CURVE = 1.7
 
+_STOP = "stop"
+_PATIENCE = 5.0  # timeout in seconds for the child to exit
+_DESCRIPTORS = 256  # file descriptors checked; a fresh child has a handful
 _HELD = {
     "ATTACK": "trigger_RT",
     "ALTATTACK": "skill_1",
@@ -88,7 +99,6 @@ BUTTONS: tuple[str, ...] = (
     *_HELD,
 )
 """The engine's buttons in the order `engine_buttons` fills them."""
-_INDEX = {control.name: index for index, control in enumerate(CONTROLS)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +115,7 @@ class GameSpec:
     """Foreign objects; they change pictures and nothing else."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class VisibleEnemy:
+class VisibleEnemy(NamedTuple):
     """Another player on the screen."""
 
     id: int
@@ -115,43 +124,15 @@ class VisibleEnemy:
     area: int  # pixels of its bounding box
 
 
-@dataclass(frozen=True, kw_only=True)
-class Observation:
-    """Observation of a scripted player at one step."""
-
-    row: tuple[float, ...]  # the state row, see `STATE_COLUMNS`
-    enemies: tuple[VisibleEnemy, ...]
-
-    @property
-    def position(self) -> tuple[float, float]:
-        """x, y in map units."""
-        return self.row[0], self.row[1]
-
-    @property
-    def yaw(self) -> float:
-        """Heading in degrees, clockwise."""
-        return self.row[3]
-
-    @property
-    def pitch(self) -> float:
-        """Pitch above level, degrees."""
-        return self.row[4]
-
-    @property
-    def dead(self) -> bool:
-        """True after a death, until the respawn."""
-        return self.row[6] > 0
-
-
 class DoomEngine:
     """One running game. Not shareable between processes; `close` it."""
 
-    def __init__(self, spec: GameSpec, folder: Path, enemy_info: bool = False) -> None:
-        """Start the game; `folder` becomes the working directory, `enemy_info` makes `observation` report enemies."""
+    def __init__(self, spec: GameSpec, folder: Path, enemy_info: bool) -> None:
+        """Start the game; `folder` becomes the working directory, `enemy_info` makes `enemies` report them."""
         if spec.mode not in MODES:
             raise ConfigError(f"unknown game mode {spec.mode!r}; {did_you_mean(spec.mode, MODES)}")
         variant = variant_of(spec.variant)
-        self._vzd = import_vizdoom()
+        self._vzd = import_extra("vizdoom", "game")
         os.chdir(folder)
         wad = folder / "arena.wad"
         wad.write_bytes(arena_wad(variant, spec.objects))
@@ -212,18 +193,14 @@ class DoomEngine:
         row[4] = -((row[4] + 180) % 360 - 180)
         return row
 
-    def observation(self) -> Observation:
-        """Return the observation of a scripted player; enemies only when started with `enemy_info`."""
-        row = self.row()
-        enemies = []
+    def enemies(self) -> tuple[VisibleEnemy, ...]:
+        """Return the other players on the screen; none unless started with `enemy_info`."""
+        found, (here_x, here_y) = [], self.row()[:2]
         for label in self._state().labels if self._enemy_info else ():
-            if label.object_name not in ("LoomPlayer", "LoomBot"):
-                continue
             x, y = label.object_position_x, label.object_position_y
-            if math.hypot(x - row[0], y - row[1]) > 4:
-                area = label.width * label.height
-                enemies.append(VisibleEnemy(id=label.object_id, x=x, y=y, area=area))
-        return Observation(row=tuple(row.tolist()), enemies=tuple(enemies))
+            if label.object_name in ("LoomPlayer", "LoomBot") and math.hypot(x - here_x, y - here_y) > 4:
+                found.append(VisibleEnemy(id=label.object_id, x=x, y=y, area=label.width * label.height))
+        return tuple(found)
 
     def step(self, state_A: Sequence[float]) -> None:
         """Hold a controller state (16 floats, order of `CONTROLS`) for one step of 0.1 s."""
@@ -246,9 +223,96 @@ class DoomEngine:
         return state
 
 
-def import_vizdoom() -> Any:
-    """Import vizdoom, or raise a MissingExtraError."""
-    return import_extra("vizdoom", "game")
+class GameProcess(contextlib.AbstractContextManager["GameProcess"]):
+    """A running game in a child process; `close` it. Any call raises GameError when the process is dead."""
+
+    frame_HWC: NDArray[np.uint8]
+    """Current picture, [180, 300, 3] RGB."""
+    row: NDArray[np.float32]
+    """Current state [9], see `STATE_COLUMNS`."""
+    enemies: tuple[VisibleEnemy, ...]
+    """Other players on the screen, if the game was started with `enemy_info`."""
+
+    def __init__(self, spec: GameSpec, *, enemy_info: bool = False) -> None:
+        import_extra("vizdoom", "game")
+        self._folder = tempfile.TemporaryDirectory(prefix="playloom-game-")
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, spec, self._folder.name, enemy_info), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._begun = False
+        self._receive()
+
+    def step(self, state_A: Sequence[float] | NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Hold a controller state for one step; return the frame, uint8 [180, 300, 3], and state row that follow."""
+        try:
+            self._pipe.send(np.asarray(state_A, np.float32).tolist())
+        except OSError as error:
+            raise self._died() from error
+        self._receive()
+        return self.frame_HWC, self.row
+
+    def close(self) -> None:
+        """End the game and its process; idempotent."""
+        if self._process.is_alive():
+            try:
+                self._pipe.send(_STOP)
+            except OSError:
+                self._process.kill()
+            self._process.join(_PATIENCE)
+        self._process.kill()
+        self._process.join()
+        if hasattr(os, "killpg") and self._process.pid is not None:  # the engine that it may have left behind
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._pipe.close()
+        self._folder.cleanup()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _receive(self) -> None:
+        try:
+            content = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+        if isinstance(content, PlayloomError):
+            self.close()
+            raise content
+        self._begun = True
+        self.frame_HWC, self.row, self.enemies = content
+
+    def _died(self) -> GameError:
+        self._process.join(_PATIENCE)
+        code = self._process.exitcode
+        self.close()
+        # The commonest cause before the first frame: the child imports the script that started it, and starts again.
+        guard = "; in a script, start games only under: if __name__ == '__main__':" if not self._begun else ""
+        return GameError(f"the game's process exited unexpectedly (exit code {code}); start a new game{guard}")
+
+
+def _serve(pipe: Connection, spec: GameSpec, folder: str, enemy_info: bool) -> None:
+    for descriptor in range(3, _DESCRIPTORS):  # see the top of this file
+        with contextlib.suppress(OSError):
+            os.set_inheritable(descriptor, False)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    try:
+        with contextlib.closing(DoomEngine(spec, Path(folder), enemy_info)) as engine:
+            while True:
+                pipe.send((engine.frame(), engine.row(), engine.enemies()))
+                message = pipe.recv()
+                if message == _STOP:
+                    return
+                engine.step(message)
+    except PlayloomError as error:
+        pipe.send(error)
+    except EOFError:  # the parent is gone
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            pipe.send(GameError(f"the game could not write its files: {error}"))
 
 
 def turn_per_step(stick: float) -> float:
@@ -263,16 +327,13 @@ def look_per_step(stick: float) -> float:
 
 def engine_buttons(state_A: Sequence[float]) -> list[float]:
     """Convert a controller state (16 floats, order of `CONTROLS`, +y forward / up) to values for `BUTTONS`."""
-
-    def value(name: str) -> float:
-        return float(state_A[_INDEX[name]])
-
+    state = dict(zip((control.name for control in CONTROLS), map(float, state_A), strict=True))
     return [
-        value("left_stick_y") * (SPRINT if value("button_B") >= 0.5 else WALK),
-        value("left_stick_x") * STRAFE,
-        _curve(value("right_stick_x")) * TURN_PER_TIC,
-        _curve(value("right_stick_y")) * LOOK_PER_TIC,
-        *(float(value(name) >= 0.5) for name in _HELD.values()),
+        state["left_stick_y"] * (SPRINT if state["button_B"] >= 0.5 else WALK),
+        state["left_stick_x"] * STRAFE,
+        _curve(state["right_stick_x"]) * TURN_PER_TIC,
+        _curve(state["right_stick_y"]) * LOOK_PER_TIC,
+        *(float(state[name] >= 0.5) for name in _HELD.values()),
     ]
 
 

@@ -1,13 +1,22 @@
-"""The arenas as character grids.
+"""The arenas as character grids, and as PWAD archives: a UDMF text map with our textures and actors.
 
-`.` floor, `a` `b` steps of 16 and 24, `~` pool, `#` block, `T` tower, `P` light pillar, `G` gate (sinks when used).
+In a grid: `.` floor, `a` `b` steps of 16 and 24, `~` pool, `#` block, `T` tower, `P` light pillar, `G` gate (sinks when
+used). The engine builds its own nodes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
 
 from playloom.errors import ConfigError, did_you_mean
+from playloom.games.arena import textures
+from playloom.media.images import encode_png
 
 CELL = 128  # width of a grid cell in map units; one floor tile
 _SOLID = "#TPG"
@@ -21,7 +30,7 @@ class Variant:
 
     name: str
     grid: tuple[str, ...]  # rows from north to south, all of one length
-    zones: tuple[str, ...]  # zone letters, same shape: s(and), e (sea), l(eaf), r(ose), m(id)
+    middle: int | None  # width of the zone `mid` between four quarters, in cells; None: four stripes
     items: tuple[tuple[str, float, float], ...]  # (item, column, row) of each item
     heldout: bool = False
 
@@ -38,22 +47,13 @@ class Variant:
     def zone(self, column: int, row: int) -> str:
         """Return the zone's name; outside the grid that of the nearest cell."""
         columns, rows = self.size
-        letter = self.zones[min(max(row, 0), rows - 1)][min(max(column, 0), columns - 1)]
-        return {"s": "sand", "e": "sea", "l": "leaf", "r": "rose", "m": "mid"}[letter]
-
-
-def _quarters(columns: int, rows: int, middle: int) -> tuple[str, ...]:
-
-    def letter(x: int, y: int) -> str:
-        if abs(2 * x + 1 - columns) <= middle and abs(2 * y + 1 - rows) <= middle:
-            return "m"
-        return ("s" if x * 2 < columns else "e") if y * 2 < rows else ("l" if x * 2 < columns else "r")
-
-    return tuple("".join(letter(x, y) for x in range(columns)) for y in range(rows))
-
-
-def _stripes(columns: int, rows: int) -> tuple[str, ...]:
-    return tuple("".join("lser"[min(3, x * 4 // columns)] for x in range(columns)) for _ in range(rows))
+        x, y = min(max(column, 0), columns - 1), min(max(row, 0), rows - 1)
+        if self.middle is None:
+            return ("leaf", "sand", "sea", "rose")[x * 4 // columns]
+        if abs(2 * x + 1 - columns) <= self.middle and abs(2 * y + 1 - rows) <= self.middle:
+            return "mid"
+        north, south = ("sand", "sea"), ("leaf", "rose")
+        return (north if 2 * y < rows else south)[2 * x >= columns]
 
 
 _PLAZA = (
@@ -117,9 +117,9 @@ _CANYON_ITEMS = (
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in (
-        Variant(name="plaza", grid=_PLAZA, zones=_quarters(12, 12, 4), items=_PLAZA_ITEMS),
-        Variant(name="court", grid=_COURT, zones=_quarters(12, 13, 2), items=_COURT_ITEMS),
-        Variant(name="canyon", grid=_CANYON, zones=_stripes(16, 10), items=_CANYON_ITEMS, heldout=True),
+        Variant(name="plaza", grid=_PLAZA, middle=4, items=_PLAZA_ITEMS),
+        Variant(name="court", grid=_COURT, middle=2, items=_COURT_ITEMS),
+        Variant(name="canyon", grid=_CANYON, middle=None, items=_CANYON_ITEMS, heldout=True),
     )
 }
 
@@ -135,3 +135,216 @@ def free_cells(variant: Variant) -> list[Point]:
     """Return (column, row) of every walkable cell."""
     columns, rows = variant.size
     return [(x, y) for y in range(rows) for x in range(columns) if variant.grid[y][x] not in _SOLID]
+
+
+_HEADER = struct.Struct("<4sii")
+_ENTRY = struct.Struct("<ii8s")
+
+
+def pwad_bytes(lumps: Iterable[tuple[str, bytes]]) -> bytes:
+    """Return a PWAD file with the given (name, content) lumps in order; an empty content makes a marker."""
+    body, directory, count = bytearray(), bytearray(), 0
+    for name, content in lumps:
+        directory += _ENTRY.pack(_HEADER.size + len(body), len(content), name.encode("ascii"))
+        body += content
+        count += 1
+    return _HEADER.pack(b"PWAD", count, _HEADER.size + len(body)) + bytes(body) + bytes(directory)
+
+
+_ACTORS = Path(__file__).with_name("actors.txt")
+"""DECORATE lump: actors, bots, and weapons with one alternate fire and reload, visible at any time."""
+_MAPINFO = b"""
+gameinfo { PlayerClasses = "LoomPlayer", "LoomBot" }
+map MAP01 "Arena" { sky1 = "PLSKY", 0.0 }
+"""
+_SKY_CEILING = 512
+_WALL_HEIGHT = 88
+_HEIGHTS = {".": 0, "a": 16, "b": 24, "~": -20, "#": 80, "T": 216, "P": 120, "G": 80}
+_ITEM_TYPES = {
+    "medikit": 2012, "stimpack": 2011, "green_armor": 2018, "soulsphere": 2013, "cells": 17, "rockets": 2046,
+    "shells": 2049, "torch_red": 46, "torch_blue": 44, "torch_green": 45, "column": 48,
+}  # fmt: skip
+_DEATHMATCH_START = 11
+_PLAYER_START = 1
+
+
+_TICS_BEFORE = 1 + 3 * 14  # tics from the map's begin to step 0; six more in some games
+_FIRST_NUMBER = 31000  # editor number of the first foreign object
+_FOREIGN = """
+ACTOR Foreign{index} {number}
+{{
+  XScale {x_scale} YScale {y_scale} Radius 1 Height 1
+  +NOINTERACTION +NOBLOCKMAP +NOGRAVITY +SYNCHRONIZED +NOTELEPORT +DONTSPLASH
+  States
+  {{
+  Spawn:
+    TNT1 A {wait}
+    {sprite} A {tics}
+    Stop
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignObject:
+    """A drawn object on the ground that nothing in the game touches, sees or waits for."""
+
+    x: float  # map units
+    y: float
+    start: int  # first step of the episode that shows it, up to two steps early
+    steps: int  # number of steps that it stays
+    height: float  # map units
+    width: float
+    seed: int  # seed of its sprite, see `draw_sprite`
+
+
+def arena_wad(variant: Variant, objects: Sequence[ForeignObject] = ()) -> bytes:
+    """Return the PWAD of an arena: actors, textures, sky, map and foreign objects; the same bytes every time."""
+    foreign = [_foreign_actor(index, item) for index, item in enumerate(objects)]
+    sprites = [(f"{_sprite(index)}A0", _sprite_png(item.seed)) for index, item in enumerate(objects)]
+    lumps: list[tuple[str, bytes]] = [
+        ("DECORATE", _ACTORS.read_bytes() + "".join(foreign).encode()),
+        ("MAPINFO", _MAPINFO),
+        *([("S_START", b""), *sprites, ("S_END", b"")] if sprites else []),
+        ("TX_START", b""),
+        *sorted(textures.all_textures().items()),
+        ("TX_END", b""),
+        ("MAP01", b""),
+        ("TEXTMAP", _Udmf(variant, objects).text().encode()),
+        ("ENDMAP", b""),
+    ]
+    return pwad_bytes(lumps)
+
+
+@dataclass
+class _Udmf:
+    variant: Variant
+    objects: Sequence[ForeignObject]
+    vertices: dict[Point, int] = field(default_factory=dict)
+    sectors: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    sides: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        columns, rows = self.variant.size
+        for y in range(-1, rows + 2):
+            for x in range(-1, columns + 2):
+                if x <= columns:
+                    self._edge((x, y), (x + 1, y), (x, y), (x, y - 1))
+                if y <= rows:
+                    self._edge((x, y + 1), (x, y), (x, y), (x - 1, y))
+        parts = ['namespace = "zdoom";']
+        parts += [f"vertex{{x={x * CELL}.0;y={-y * CELL}.0;}}" for x, y in self.vertices]
+        parts += self.lines + self.sides + [self._sector(*key) for key in self.sectors]
+        parts += self._things()
+        return "\n".join(parts)
+
+    def _key(self, column: int, row: int) -> tuple[str, str, int] | None:
+        columns, rows = self.variant.size
+        if not (-1 <= column <= columns and -1 <= row <= rows):
+            return None
+        kind = self.variant.cell(column, row)
+        tag = 1 + row * columns + column if kind == "G" else 0
+        return kind, self.variant.zone(column, row), tag
+
+    def _edge(self, start: Point, end: Point, right: Point, left: Point) -> None:
+        """Line from `start` to `end` between the cells on its right and left, where they differ."""
+        front, back = self._key(*right), self._key(*left)
+        if front == back:
+            return
+        if front is None:
+            start, end, front, back = end, start, back, front
+        assert front is not None
+        ends = f"v1={self._vertex(start)};v2={self._vertex(end)};"
+        if back is None:
+            self.lines.append(f"linedef{{{ends}sidefront={self._side(front, front, start)};blocking=true;}}")
+            return
+        if front[0] == "G":
+            # A line is used from its front, so the gate has to be at its back.
+            start, end, front, back = end, start, back, front
+            ends = f"v1={self._vertex(start)};v2={self._vertex(end)};"
+        flags = "twosided=true;"
+        if back[0] == "G":
+            # 62 Plat_DownWaitUpStay (tag, speed, wait): the block sinks, waits three seconds, comes back.
+            flags += f"special=62;arg0={back[2]};arg1=64;arg2=105;playeruse=true;repeatspecial=true;"
+        sides = f"sidefront={self._side(front, back, start)};sideback={self._side(back, front, end)};"
+        self.lines.append(f"linedef{{{ends}{sides}{flags}}}")
+
+    def _vertex(self, point: Point) -> int:
+        return self.vertices.setdefault(point, len(self.vertices))
+
+    def _side(self, own: tuple[str, str, int], other: tuple[str, str, int], start: Point) -> int:
+        """Side of a line that shows the face of `other`; seen from it the line begins at `start`."""
+        sector = self.sectors.setdefault(own, len(self.sectors))
+        self.sectors.setdefault(other, len(self.sectors))
+        texture = _face_texture(other[0], other[1])
+        # Wall textures are two cells wide: every second line begins in their middle.
+        offset = CELL * (sum(start) % 2)
+        self.sides.append(
+            f'sidedef{{sector={sector};offsetx={offset};texturetop="-";texturebottom="{texture}";'
+            f'texturemiddle="{"-" if own != other else texture}";}}'
+        )
+        return len(self.sides) - 1
+
+    def _sector(self, kind: str, zone: str, tag: int) -> str:
+        floor = _WALL_HEIGHT if kind == "W" else _HEIGHTS[kind]
+        # The wall around has a sky ceiling just above its top: between two skies the engine draws only sky.
+        ceiling = _WALL_HEIGHT + 8 if kind == "W" else _SKY_CEILING
+        name = "POOL" if kind == "~" else textures.texture_name("F", zone)
+        return (
+            f'sector{{heightfloor={floor};heightceiling={ceiling};texturefloor="{name}";'
+            f'textureceiling="F_SKY1";lightlevel=224;id={tag};}}'
+        )
+
+    def _things(self) -> list[str]:
+        cells = free_cells(self.variant)
+        columns, rows = self.variant.size
+        spots = [c for i, c in enumerate(cells) if self.variant.cell(*c) == "." and i % 7 == 3]
+        things = [_thing(_DEATHMATCH_START, x, y, _facing(x, y, columns, rows)) for x, y in spots]
+        things += [_thing(_PLAYER_START + i, *cells[i], 270) for i in range(4)]
+        things += [_thing(_ITEM_TYPES[kind], x, y, 0) for kind, x, y in self.variant.items]
+        places = [(item.x / CELL - 0.5, -item.y / CELL - 0.5) for item in self.objects]
+        return things + [_thing(_FIRST_NUMBER + index, *place, 0) for index, place in enumerate(places)]
+
+
+def _foreign_actor(index: int, item: ForeignObject) -> str:
+    return _FOREIGN.format(
+        index=index,
+        number=_FIRST_NUMBER + index,
+        x_scale=round(item.width / textures.SIDE, 4),
+        y_scale=round(item.height / textures.SIDE, 4),
+        wait=_TICS_BEFORE + 3 * item.start,
+        tics=3 * item.steps,
+        sprite=_sprite(index),
+    )
+
+
+def _sprite(index: int) -> str:
+    return f"X{index:03d}"
+
+
+def _sprite_png(seed: int) -> bytes:
+    """PNG with the engine's chunk `grAb`, the place of the foot, after the header's 33 bytes."""
+    picture = textures.draw_sprite(seed)
+    foot = int(np.flatnonzero(picture[..., 3].any(1))[-1]) + 1
+    png, offset = encode_png(picture), b"grAb" + struct.pack(">ii", textures.SIDE // 2, foot)
+    return png[:33] + struct.pack(">I", 8) + offset + struct.pack(">I", zlib.crc32(offset)) + png[33:]
+
+
+def _facing(x: float, y: float, columns: int, rows: int) -> int:
+    """Towards the middle of the arena, in whole eighths of a turn (0 east, 90 north)."""
+    east, north = x * 2 < columns, y * 2 >= rows
+    return {(True, True): 45, (False, True): 135, (False, False): 225, (True, False): 315}[east, north]
+
+
+def _face_texture(kind: str, zone: str) -> str:
+    if kind in "#W":
+        return textures.texture_name("W", zone)
+    return {"T": textures.texture_name("T", zone), "P": "PILLAR", "G": "GATE"}.get(kind, "STEP")
+
+
+def _thing(kind: int, column: float, row: float, angle: int) -> str:
+    x, y = column * CELL + CELL / 2, -row * CELL - CELL / 2
+    skills = "".join(f"skill{i}=true;" for i in range(1, 6))
+    return f"thing{{x={x};y={y};angle={angle};type={kind};{skills}single=true;coop=true;dm=true;}}"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.games.arena.engine import Observation
+from playloom.games.arena.engine import VisibleEnemy
 from playloom.games.arena.maps import Variant
-from playloom.games.bots.behaviors import Behaviour, BotContext, Fight, Idle, Respawn, Travel, Turn, UseGate, Walk
-from playloom.games.bots.motor import ControllerBuilder, bearing, wrap
-from playloom.games.bots.navigation import Navigation, Point, cell_centre
+from playloom.games.bots.behaviors import Behaviour, Bot, fight, idle, respawn, travel, turn, use_gate, walk
+from playloom.games.bots.navigation import Navigation, cell_centre
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +69,7 @@ STYLES: dict[str, Style] = {
 # fmt: on
 HELDOUT_STYLE = "dancer"
 
+_WEIGHTS = ("travel", "scan", "circle", "sidestep", "back", "straight", "idle")
 _GADGETS = ("skill_1", "skill_2", "button_Y", "dpad_up", "dpad_down", "dpad_left", "dpad_right")
 
 
@@ -79,93 +79,90 @@ class ScriptedPlayer:
     def __init__(self, variant: Variant, style: str, seed: int) -> None:
         self._style = STYLES[style]
         self._variant = variant
-        self._context = BotContext(Navigation(variant), np.random.default_rng((seed, 1)))
-        self._busy: Behaviour | None = None
+        self._bot = Bot(Navigation(variant), np.random.default_rng((seed, 1)))
+        self._doing: str | None = None
+        self._behaviour: Behaviour = iter(())
 
-    def act(self, observation: Observation) -> NDArray[np.float32]:
-        """Return the controller state after an observation: float32 [16], order of `CONTROLS`, +y forward / up."""
-        context = self._context
-        context.builder = ControllerBuilder()
-        style = self._style
-        if observation.dead:
-            if not isinstance(self._busy, Respawn):
-                context.buttons.release()
-                self._busy = Respawn(context.steps(6, 14))
-        elif observation.enemies and not isinstance(self._busy, Fight) and context.chance(style.aggression / 10):
-            self._busy = Fight(style.aim, style.strafe, style.distance, context.steps(20, 60))
-        if self._busy is None:
-            self._busy = self._next(observation)
-        if self._busy.act(context, observation):
-            self._busy = None
-        if not observation.dead:
+    def act(self, row: NDArray[np.float32], enemies: Sequence[VisibleEnemy] = ()) -> NDArray[np.float32]:
+        """Return the controller state after a state row (see `STATE_COLUMNS`) and the enemies seen with it.
+
+        It is float32 [16], in the order of `CONTROLS`, +y forward and up.
+        """
+        bot, style = self._bot, self._style
+        bot.observe(row, enemies)
+        if bot.dead:
+            if self._doing != "respawn":
+                bot.pad.held.clear()
+                self._doing, self._behaviour = "respawn", respawn(bot, bot.steps(6, 14))
+        elif enemies and self._doing != "fight" and bot.chance(style.aggression / 10):
+            self._doing = "fight"
+            self._behaviour = fight(bot, style.aim, style.strafe, style.distance, bot.steps(20, 60))
+        if self._doing is None:
+            weights = np.array([getattr(style, name) for name in _WEIGHTS])
+            self._doing = _WEIGHTS[int(bot.rng.choice(len(_WEIGHTS), p=weights / weights.sum()))]
+            self._behaviour = self._begin(self._doing)
+        if next(self._behaviour, True):
+            self._doing = None
+        if not bot.dead:
             self._random_inputs()
-            context.look.step(context.builder, observation.pitch)
-        context.buttons.step(context.builder)
-        return context.builder.state_A
+            bot.pad.positions["right_stick_y"] = bot.look.step(bot.pitch)
+        return bot.pad.next_state()
 
-    def _next(self, observation: Observation) -> Behaviour:
-        style, context = self._style, self._context
-        names = ("travel", "scan", "circle", "sidestep", "back", "straight", "idle")
-        weights = np.array([getattr(style, name) for name in names])
-        name = names[int(context.rng.choice(len(names), p=weights / weights.sum()))]
+    def _begin(self, name: str) -> Behaviour:
+        bot = self._bot
         if name == "travel":
-            return self._travel(observation)
+            return self._travel()
         if name in ("scan", "circle"):
             return self._turn(walking=name == "circle")
         if name == "idle":
-            return Idle(context.steps(4, 18))
+            return idle(bot, bot.steps(4, 18))
         if name == "sidestep":
-            return Walk(0.0, context.side() * self._pace(), context.steps(6, 14))
+            return walk(bot, 0.0, bot.side() * self._pace(), bot.steps(6, 14))
         if name == "back":
-            return Walk(-self._pace(), 0.0, context.steps(6, 16))
-        return Walk(self._pace(), 0.0, context.steps(10, 30))
+            return walk(bot, -self._pace(), 0.0, bot.steps(6, 16))
+        return walk(bot, self._pace(), 0.0, bot.steps(10, 30))
 
     def _pace(self) -> float:
-        return float(self._context.rng.choice([0.375, 0.625, 1.0], p=[0.15, 0.25, 0.6]))
+        return float(self._bot.rng.choice([0.375, 0.625, 1.0], p=[0.15, 0.25, 0.6]))
 
-    def _turn(self, walking: bool) -> Turn:
-        context = self._context
-        level = int(context.rng.choice([2, 3, 4, 5], p=[0.25, 0.3, 0.2, 0.25]))
-        left = context.steps(7, 20) if level >= 4 else context.steps(8, 26)
+    def _turn(self, walking: bool) -> Behaviour:
+        bot = self._bot
+        level = int(bot.rng.choice([2, 3, 4, 5], p=[0.25, 0.3, 0.2, 0.25]))
+        left = bot.steps(7, 20) if level >= 4 else bot.steps(8, 26)
         forward = self._pace() if walking else 0.0
-        return Turn(context.side(), min(level, 3) if walking and context.chance(0.5) else level, left, forward)
+        return turn(bot, bot.side(), min(level, 3) if walking and bot.chance(0.5) else level, left, forward)
 
-    def _travel(self, observation: Observation) -> Travel | UseGate:
-        context, style = self._context, self._style
-        dice = context.rng.random()
+    def _travel(self) -> Behaviour:
+        bot, style = self._bot, self._style
+        dice = bot.rng.random()
         if dice < style.greed:
-            goal = context.navigation.items[int(context.rng.integers(len(context.navigation.items)))]
+            goal = bot.navigation.items[int(bot.rng.integers(len(bot.navigation.items)))]
         elif dice < style.greed + style.gates:
-            return self._use_gate(observation.position)
+            columns, rows = self._variant.size
+            fronts = [
+                (cell_centre(x + right, y + down), cell_centre(x, y))
+                for y in range(rows)
+                for x in range(columns)
+                for right, down in ((1, 0), (-1, 0), (0, 1), (0, -1))
+                if self._variant.cell(x, y) == "G" and self._variant.cell(x + right, y + down) in ".ab"
+            ]
+            return use_gate(bot, *min(fronts, key=lambda pair: bot.distance(pair[0])), style.speed, style.top)
         else:
-            spots = [context.navigation.random_point(context.rng) for _ in range(3 if context.chance(0.8) else 1)]
-            goal = min(spots, key=lambda spot: abs(wrap(bearing(observation.position, spot) - observation.yaw)))
-        return Travel(goal, style.speed, context.steps(40, 120), style.top, float(context.rng.uniform(10, 18)))
-
-    def _use_gate(self, here: Point) -> UseGate:
-        columns, rows = self._variant.size
-        fronts = [
-            (cell_centre(x + right, y + down), cell_centre(x, y))
-            for y in range(rows)
-            for x in range(columns)
-            for right, down in ((1, 0), (-1, 0), (0, 1), (0, -1))
-            if self._variant.cell(x, y) == "G" and self._variant.cell(x + right, y + down) in ".ab"
-        ]
-        front, gate = min(fronts, key=lambda pair: math.dist(pair[0], here))
-        return UseGate(Travel(front, self._style.speed, 120, self._style.top), gate)
+            spots = [bot.navigation.random_point(bot.rng) for _ in range(3 if bot.chance(0.8) else 1)]
+            goal = min(spots, key=lambda spot: abs(bot.error(spot)))
+        return travel(bot, goal, style.speed, bot.steps(40, 120), style.top, float(bot.rng.uniform(10, 18)))
 
     def _random_inputs(self) -> None:
-        context, style = self._context, self._style
-        if context.chance(style.jump):
-            context.buttons.press("button_A", context.steps(1, 3))
-        if context.chance(style.crouch):
-            context.buttons.press("trigger_LT", context.steps(5, 14))
-        if context.builder.get("left_stick_y") > 0.5 and context.chance(style.sprint):
-            context.buttons.press("button_B", context.steps(6, 20))
-        if context.chance(style.tinker):
-            context.buttons.press(str(context.rng.choice(_GADGETS)), context.steps(1, 4))
-        if context.chance(0.004):
-            context.buttons.press("trigger_RT", context.steps(2, 6))
-        if context.look.left <= 0 and context.chance(style.glance):
-            pitch = context.side() * float(context.rng.uniform(6, 20))
-            context.look.glance(pitch, context.steps(5, 16))
+        bot, style = self._bot, self._style
+        if bot.chance(style.jump):
+            bot.pad.press("button_A", bot.steps(1, 3))
+        if bot.chance(style.crouch):
+            bot.pad.press("trigger_LT", bot.steps(5, 14))
+        if bot.pad.positions.get("left_stick_y", 0.0) > 0.5 and bot.chance(style.sprint):
+            bot.pad.press("button_B", bot.steps(6, 20))
+        if bot.chance(style.tinker):
+            bot.pad.press(str(bot.rng.choice(_GADGETS)), bot.steps(1, 4))
+        if bot.chance(0.004):
+            bot.pad.press("trigger_RT", bot.steps(2, 6))
+        if bot.look.left <= 0 and bot.chance(style.glance):
+            bot.look.goal, bot.look.left = bot.side() * float(bot.rng.uniform(6, 20)), bot.steps(5, 16)

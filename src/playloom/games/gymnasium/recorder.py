@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.util
+import itertools
 import json
-import multiprocessing
-from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from playloom.actions.codec import REST_VALUES
 from playloom.atomic_io import folder_lock
-from playloom.data.dataset import INDEX, JOURNAL, DatasetWriter, FrameDataset, Progress
-from playloom.data.parallel import stop_pool
+from playloom.data.dataset import INDEX, JOURNAL, DatasetWriter, FrameDataset, Progress, split_of
+from playloom.data.parallel import map_ordered
 from playloom.device import usable_cores
-from playloom.errors import ConfigError, GameError, MissingExtraError, RecordingError
+from playloom.errors import ConfigError, GameError, RecordingError, ResourceError, import_extra
 from playloom.games.gymnasium.player import (
     NO_OUTCOME,
     OUTCOMES,
@@ -33,9 +29,6 @@ from playloom.games.gymnasium.player import (
 )
 from playloom.json_io import read_json
 
-_CYCLE = 20
-_KEPT = {9: "validation", 19: "test"}
-"""Split by number of the episode modulo the cycle, as of imported recordings."""
 _FAILURES = 5
 """A recording ends when so many episodes in a row fail."""
 
@@ -64,9 +57,10 @@ def record_environment(
     """
     if frames < 2 or (processes is not None and processes < 1):
         raise ConfigError(f"a recording has 2 or more frames, by 1 or more processes: got {frames}, {processes}")
+    import_extra("gymnasium", "rl")
     target = Path(out)
-    with folder_lock(target), _Players(recording, processes or usable_cores()) as players:
-        facts = players.facts()
+    with folder_lock(target):
+        facts = _examined(recording)
         settings = _settings(recording, facts, frames)
         _check_same(target, settings)
         reasons: dict[int, str] = {}
@@ -74,8 +68,10 @@ def record_environment(
             height, width = recording.frame_size
             columns = (*OUTCOMES, *facts.info)
             writer = FrameDataset.create(target, frames, height=height, width=width, state_columns=columns)
+            number = int(writer.spans[-1].meta["episode"]) + 1 if writer.spans else 0
             try:
-                _fill(writer, settings, players.episodes(facts, _next_episode(writer)), reasons, progress)
+                with closing(_episodes(recording, facts, number, processes or usable_cores())) as episodes:
+                    _fill(writer, settings, episodes, reasons, progress)
             except Exception:
                 if not writer.done:
                     writer.discard()
@@ -108,10 +104,6 @@ def _check_same(folder: Path, settings: Mapping[str, Any]) -> None:
                 raise ConfigError(f"{folder} holds other data or a recording of other settings; choose another folder")
 
 
-def _next_episode(writer: DatasetWriter) -> int:
-    return int(writer.spans[-1].meta["episode"]) + 1 if writer.spans else 0
-
-
 def _fill(
     writer: DatasetWriter,
     settings: Mapping[str, Any],
@@ -137,8 +129,7 @@ def _fill(
 def _append(writer: DatasetWriter, meta: dict[str, Any], played: PlayedEpisode) -> None:
     before, length = len(writer.spans), len(played.actions_TA)
     last = writer.total - writer.done - length < 2
-    split = _KEPT.get(before % _CYCLE, "train")
-    pieces = [(0, length, "validation" if last and before < min(_KEPT) else split)]
+    pieces = [(0, length, "validation" if last and before < 9 else split_of(before))]
     if last and not before:
         kept = max(1, length // 10)
         pieces = [(0, length - kept, "train"), (length - kept, length, "validation")]
@@ -155,46 +146,33 @@ def _cut(played: PlayedEpisode, longest: int) -> PlayedEpisode:
     return part
 
 
-class _Players(contextlib.AbstractContextManager["_Players"]):
-    """Processes that play episodes."""
+def _examined(recording: GymnasiumRecording) -> EnvironmentFacts:
+    """Facts about the environment, from a few steps in a process of its own."""
+    try:
+        (facts,) = map_ordered(examine, [(recording,)], workers=1, prepare=enter_process)
+    except ResourceError as error:
+        raise GameError(f"the process of {recording.env} died in its first steps") from error
+    return facts
 
-    def __init__(self, recording: GymnasiumRecording, processes: int) -> None:
-        if importlib.util.find_spec("gymnasium") is None:
-            raise MissingExtraError.of("gymnasium", "rl")
-        self._recording, self._processes = recording, processes
-        self._pool = self._new_pool()
 
-    def facts(self) -> EnvironmentFacts:
-        """Play a few steps for the facts about the environment."""
-        try:
-            return self._pool.submit(examine, self._recording).result()
-        except BrokenProcessPool as error:
-            raise GameError(f"the process of {self._recording.env} died in its first steps") from error
-
-    def episodes(self, facts: EnvironmentFacts, number: int) -> Iterator[tuple[int, PlayedEpisode | str]]:
-        """Yield all episodes from a number on, in order: what was played, or the reason of the failure."""
-        pending: deque[Future[PlayedEpisode | str]] = deque()
-        alone = False
-        while True:
+def _episodes(
+    recording: GymnasiumRecording, facts: EnvironmentFacts, number: int, processes: int
+) -> Generator[tuple[int, PlayedEpisode | str], None, None]:
+    """All episodes from a number on, in order: what was played, or the reason of the failure."""
+    workers = processes
+    while True:
+        jobs = ((recording, facts, later) for later in itertools.count(number))
+        with closing(map_ordered(play, jobs, workers=workers, prepare=enter_process)) as results:
             try:
-                while len(pending) < (1 if alone else self._processes + 1):
-                    pending.append(self._pool.submit(play, self._recording, facts, number + len(pending)))
-                played = pending.popleft().result()
-            except BrokenProcessPool:  # which episode did it shows when this one plays alone
-                stop_pool(self._pool)
-                self._pool = self._new_pool()
-                pending.clear()
-                if not alone:
-                    alone = True
+                for played in results:
+                    yield number, played
+                    number += 1
+                    if workers < processes:
+                        break
+            except ResourceError:
+                if workers > 1:  # which episode did it shows when it plays alone
+                    workers = 1
                     continue
-                played = "its process died"
-            alone = False
-            yield number, played
-            number += 1
-
-    def __exit__(self, *error: object) -> None:
-        stop_pool(self._pool)  # without waiting for the ends of episodes
-
-    def _new_pool(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self._processes, context, enter_process)
+                yield number, "its process died"
+                number += 1
+        workers = processes
