@@ -48,7 +48,7 @@ from playloom.client.endpoint import (
 from playloom.errors import BadInputError, EndpointError, PlayloomError, did_you_mean
 from playloom.json_io import from_mapping, read_json
 from playloom.media.action_table import write_actions
-from playloom.media.images import Picture, enlarge, fit_picture, read_picture, write_picture
+from playloom.media.images import Picture, RealESRGAN, enlarge, fit_picture, read_picture, write_picture
 from playloom.media.video import write_gif, write_mp4
 from playloom.provenance import Manifest, stamp
 
@@ -183,8 +183,6 @@ class _Folder:
         self._job = job
         self._enlarge: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = enlarge
         if job.upscale == "realesrgan":
-            from playloom.media.images import RealESRGAN
-
             self._enlarge = RealESRGAN()
         self.steps: list[_Step] = []
         stored = Path(job.out).absolute() / _START_FILE
