@@ -61,12 +61,10 @@ class WorldLoss(nn.Module):
         *,
         action_weight: float,
         first_step_image: bool,
-        context_noise: float = 0.0,
     ) -> None:
         super().__init__()
         self.transformer, self.layout = transformer, layout
         self.action_weight, self.first_step_image = action_weight, first_step_image
-        self.context_noise = context_noise
         ids = torch.arange(layout.vocab.codebook_size, layout.vocab.size)
         legal = [(ids >= g.first_id) & (ids < g.last_id) for g in layout.action_groups]
         self.register_buffer("legal_AV", torch.stack(legal), persistent=False)
@@ -74,17 +72,27 @@ class WorldLoss(nn.Module):
         self._action_positions = [g.positions[0] for g in layout.action_groups]
 
     def forward(
-        self, codes_BTN: Int[Tensor, "B T N"], values_BTA: Int[Tensor, "B T A"], causal_mask_PP: Bool[Tensor, "P P"]
+        self,
+        codes_BTN: Int[Tensor, "B T N"],
+        values_BTA: Int[Tensor, "B T A"],
+        causal_mask_PP: Bool[Tensor, "P P"],
+        sampled: float = 0.0,
     ) -> LossOutput:
-        """Compute the loss of one batch; `causal_mask_PP` is the order's own-step mask, from `Schedule.visible_PP`."""
+        """Compute the loss of one batch; `causal_mask_PP` is the order's own-step mask, from `Schedule.visible_PP`.
+
+        Up to `sampled` of a window's codes are read as the model samples them from the true ones; targets stay true.
+        """
         layout, vocab = self.layout, self.layout.vocab
         tokens_BTK = interleave(layout, codes_BTN, values_BTA)
         actions_BTA = tokens_BTK[..., layout.image_slots :]
         previous_BTA = F.pad(actions_BTA[:, :-1], (0, 0, 1, 0), value=NO_TOKEN)
-        read_BTK = tokens_BTK
-        if self.training and self.context_noise:
-            read_BTK = interleave(layout, _with_noise(codes_BTN, self.context_noise), values_BTA)
-        hidden_BTPD = self.transformer(position_inputs(layout, read_BTK), causal_mask_PP, previous_BTA)
+        inputs_BTP = position_inputs(layout, tokens_BTK)
+        if sampled:
+            with torch.no_grad():
+                hidden_BTPD = self.transformer(inputs_BTP, causal_mask_PP, previous_BTA)
+                read_BTN = self._resample(codes_BTN, hidden_BTPD[:, :, self._image_positions], sampled)
+            inputs_BTP = position_inputs(layout, interleave(layout, read_BTN, values_BTA))
+        hidden_BTPD = self.transformer(inputs_BTP, causal_mask_PP, previous_BTA)
         first = 0 if self.first_step_image or codes_BTN.shape[1] == 1 else 1
         logits = self.transformer.logits(hidden_BTPD[:, first:, self._image_positions], 0, vocab.codebook_size)
         image, image_accuracy = _cross_entropy(logits, codes_BTN[:, first:])
@@ -95,12 +103,13 @@ class WorldLoss(nn.Module):
         loss = image * (layout.image_slots / layout.slots) + action * weight
         return LossOutput(loss, image.detach(), action.detach(), image_accuracy, action_accuracy)
 
-
-def _with_noise(codes_BTN: Tensor, most: float) -> Tensor:
-    """Replace a share of each window's codes, uniform up to `most`, by codes of the batch."""
-    share_B11 = most * torch.rand(len(codes_BTN), 1, 1, device=codes_BTN.device)
-    other_BTN = codes_BTN.flatten()[torch.randperm(codes_BTN.numel(), device=codes_BTN.device)].view_as(codes_BTN)
-    return torch.where(torch.rand(codes_BTN.shape, device=codes_BTN.device) < share_B11, other_BTN, codes_BTN)
+    def _resample(self, codes_BTN: Tensor, hidden_BTND: Tensor, most: float) -> Tensor:
+        drawn_BTN = codes_BTN.clone()
+        for step in range(1, codes_BTN.shape[1]):  # no logits of all steps; nothing predicts the first frame
+            logits_BNC = self.transformer.logits(hidden_BTND[:, step], 0, self.layout.vocab.codebook_size).float()
+            drawn_BTN[:, step] = (logits_BNC - torch.empty_like(logits_BNC).exponential_().log_()).argmax(dim=-1)
+        share_B11 = most * torch.rand(len(codes_BTN), 1, 1, device=codes_BTN.device)
+        return torch.where(torch.rand(codes_BTN.shape, device=codes_BTN.device) < share_B11, drawn_BTN, codes_BTN)
 
 
 class CrossEntropy(torch.autograd.Function):
@@ -161,8 +170,9 @@ class WorldConfig:
     """Row delays trained; 0 is raster order. A chain layout trains raster order only."""
     row_delay_weights: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
     """Relative frequency of each row delay."""
-    context_noise: float = 0.0
-    """Largest share of a window's codes that the model reads wrongly: it will read its own mistakes (Valevski 2024)."""
+    scheduled_sampling: float = 0.0
+    """Largest share of a window's codes that the model samples before it reads them, in half of the batches (Mihaylova
+    & Martins 2019: one parallel pass). In use it reads its own samples. A sampled batch takes a third longer."""
     mirror: bool = False
     """Add the training episodes of a frame dataset mirrored, pictures and controller together, to the codes made."""
     first_step_image_loss: bool = False
@@ -181,8 +191,8 @@ class WorldConfig:
             raise ConfigError(
                 f"row_delay_weights are wrong: got {self.row_delay_weights}, expected shares, at least one above 0"
             )
-        if not 0 <= self.context_noise < 1:
-            raise ConfigError(f"context_noise is out of range: got {self.context_noise}, expected 0 up to below 1")
+        if not 0 <= self.scheduled_sampling <= 1:
+            raise ConfigError(f"scheduled_sampling is out of range: got {self.scheduled_sampling}, expected 0 to 1")
         if self.window_steps < 2:
             raise ConfigError(f"window_steps is out of range: got {self.window_steps}, expected 2 or more")
 
@@ -209,7 +219,6 @@ class WorldTask:
             model.layout,
             action_weight=config.action_weight,
             first_step_image=config.first_step_image_loss,
-            context_noise=config.context_noise,
         )
         self.modules: dict[str, nn.Module] = {"world": self.loss}
         self.averaged = frozenset(self.modules)
@@ -243,7 +252,12 @@ class WorldTask:
     def losses(self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext) -> Iterator[ModuleLoss]:
         """Yield one loss, in a decode order drawn from the step's generator."""
         row_delay = list(self._masks)[int(context.random.choice(len(self._weights), p=self._weights))]
-        output = self._output(modules["world"], batch, row_delay)
+        sampled = self._config.scheduled_sampling
+        if (
+            sampled and context.random.random() < 0.5
+        ):  # drawn once for all devices: sharded weights are gathered together
+            sampled = 0.0
+        output = self._output(modules["world"], batch, row_delay, sampled)
         metrics = {name: value.detach() for name, value in output._asdict().items()}
         yield ModuleLoss("world", output.loss, {**metrics, f"image_row_delay_{row_delay}": output.image})
 
@@ -289,8 +303,8 @@ class WorldTask:
         frames = [stamp(step.frame_HWC) for step in steps if step.frame_HWC is not None]
         return strip([true_THWC[context - 1 :], np.stack([true_THWC[context - 1], *frames])])
 
-    def _output(self, module: nn.Module, batch: Batch, row_delay: int) -> LossOutput:
-        output: LossOutput = module(batch["codes"], batch["actions"], self._masks[row_delay])
+    def _output(self, module: nn.Module, batch: Batch, row_delay: int, sampled: float = 0.0) -> LossOutput:
+        output: LossOutput = module(batch["codes"], batch["actions"], self._masks[row_delay], sampled)
         return output
 
     def _orders(self, model: ModelConfig) -> tuple[dict[int, Tensor], NDArray[np.float64]]:

@@ -16,7 +16,7 @@ from playloom.models.presets import preset
 from playloom.training.checkpoint import load_newest
 from playloom.training.loop import Loop
 from playloom.training.optim import AveragedWeights, make_optimiser, orthogonalize
-from playloom.training.task import LoopConfig
+from playloom.training.task import LoopConfig, StepContext
 from playloom.training.world_model import CrossEntropy, WorldTask
 from training_toys import TINY, read_log, token_store, train_world, world_config
 
@@ -238,15 +238,31 @@ def test_muon_resumes_exactly(store, tmp_path):
     assert weights_of(tmp_path / "whole", 8) == weights_of(tmp_path / "parts", 8)
 
 
-def test_context_noise_changes_what_is_read_in_training_only(store):
-    task = WorldTask(TINY, world_config(steps=1, context_noise=0.9), store)
+def test_scheduled_sampling_changes_what_is_read_but_the_first_frame(store):
+    task = WorldTask(TINY, world_config(steps=1), store)
     batch, mask = task.batch(0), task._masks[1]
-    losses = []
-    for noise, training in ((0.9, True), (0.0, True), (0.9, False)):
+
+    def loss(sampled):
         torch.manual_seed(0)
-        task.loss.context_noise = noise
-        losses.append(task.loss.train(training)(batch["codes"], batch["actions"], mask).loss)
-    assert losses[1] == losses[2] != losses[0]
+        return task.loss(batch["codes"], batch["actions"], mask, sampled).loss
+
+    assert loss(0.0) == loss(0.0) != loss(0.9)
+    read = task.loss._resample(batch["codes"], torch.zeros(*batch["codes"].shape, TINY.transformer.width), 1.0)
+    changed = (read != batch["codes"]).float().mean((0, 2))
+    assert changed[0] == 0
+    assert (changed[1:] > 0).all()
+
+
+def test_half_of_the_batches_are_sampled(store):
+    task, shares = WorldTask(TINY, world_config(steps=1, scheduled_sampling=0.4), store), []
+
+    def world(codes, actions, mask, sampled):
+        shares.append(sampled)
+        return task.loss(codes, actions, mask, sampled)
+
+    for step in range(20):
+        list(task.losses({"world": world}, task.batch(0), StepContext(step, 0.0, np.random.default_rng(step))))
+    assert set(shares) == {0.0, 0.4}
 
 
 def test_a_store_of_another_tokenizer_is_refused(store, tmp_path):
