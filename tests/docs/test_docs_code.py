@@ -17,7 +17,7 @@ PAGES = sorted(p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")] if p.
 """A history names what is no more."""
 BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 SHELL = {"", "bash", "console", "sh", "shell"}
-BEFORE_A_COMMAND = re.compile(r"[;&|(]+|\w+=.*|until|while|do|--no-python|\$")
+BEFORE_A_COMMAND = re.compile(r"[;&|(]+|\w+=.*|until|while|do|--no-python|--|\$")
 
 
 def blocks(*languages: str) -> list:
