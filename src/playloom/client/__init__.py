@@ -6,7 +6,6 @@
 
 The files of every received step are complete, also after an error or an interruption. Files made here carry the visible
 watermark and a manifest. The files are in docs/call.md; `steps/01.json` is written last: the step is complete.
-Only Real-ESRGAN needs torch.
 """
 
 from __future__ import annotations
