@@ -6,7 +6,9 @@ Images are decoded and encoded in the I/O pool; the model runs in the scheduler'
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -35,6 +37,7 @@ from playloom.server.scheduler import Frame, Handle, Progress, Scheduler
 from playloom.server.settings import Settings
 
 _T = TypeVar("_T")
+_WEIGHT = 0.2  # of the newest request in the running mean of durations
 _CACHED_PROMPTS = 8
 
 
@@ -46,6 +49,7 @@ class RequestLimiter:
         self.running = self.waiting = 0
         self.draining = False  # True while the server is stopping and accepts no new work
         self._free = asyncio.Semaphore(slots)
+        self._mean_seconds = 1.0
         self._scopes: set[anyio.CancelScope] = set()
         self._ended = False
 
@@ -54,7 +58,7 @@ class RequestLimiter:
         """Hold one of the slots; raise an `ApiError` 503 at once if the queue is full or the server is stopping."""
         self.check_open()
         if self._free.locked() and self.waiting >= self.queue:
-            seconds = min(60, 1 + self.waiting // self.slots)  # a request takes about a second
+            seconds = min(60, math.ceil(self._mean_seconds * max(1, self.waiting) / self.slots))
             raise service_unavailable(f"{self.waiting} requests are waiting already; try again in a while", seconds)
         self.waiting += 1
         try:
@@ -62,10 +66,12 @@ class RequestLimiter:
         finally:
             self.waiting -= 1
         self.running += 1
+        began = time.monotonic()
         try:
             yield
         finally:
             self.running -= 1
+            self._mean_seconds += _WEIGHT * (time.monotonic() - began - self._mean_seconds)
             self._free.release()
 
     @asynccontextmanager
