@@ -26,7 +26,7 @@ from starlette.staticfiles import StaticFiles
 import playloom
 from playloom.errors import PlayloomError
 from playloom.models.folder import bundled_models
-from playloom.server.errors import ApiError, ErrorResponse, error_response
+from playloom.server.errors import ErrorResponse, handle_error
 from playloom.server.jobs import Jobs, NewJob, register_job_routes
 from playloom.server.live_socket import register_live_routes
 from playloom.server.middleware import AuthMiddleware, BodyLimitMiddleware, Metrics, MetricsMiddleware
@@ -156,8 +156,8 @@ def create_app(settings: Settings) -> FastAPI:
         responses={status: {"model": ErrorResponse} for status in _ERRORS},
     )
     app.state.server = server
-    for kind in (ApiError, PlayloomError, RequestValidationError, HTTPException):
-        app.add_exception_handler(kind, error_response)
+    for kind in (PlayloomError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, handle_error)
     register_generation_routes(app, server.service)
     register_job_routes(app, server.service, server.jobs)
     register_session_routes(app, server.sessions)
@@ -201,7 +201,7 @@ def _register_info_routes(app: FastAPI, service: InferenceService, metrics: Metr
     async def prompt_image(name: str) -> Response:
         """Return the last real frame of a prompt as PNG."""
         if name not in service.prompts:
-            raise ApiError(404, "there is no prompt of that name; see /v1/prompts")
+            raise HTTPException(404, "there is no prompt of that name; see /v1/prompts")
         png = await service.run_in_io_pool(lambda: service.prompt_image(name))
         return Response(png, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.responses import Response
 
 from playloom.errors import PlayloomError, ResourceError, StorageError
@@ -19,6 +19,7 @@ log = logging.getLogger("playloom.server")
 _T = TypeVar("_T")
 _MAX_CONTAINERS = 4000  # a hundred context steps hold a fraction of it
 _MAX_VALUES = 1_000_000
+_ROUTER_ERRORS = ("Not Found", "Method Not Allowed")  # Starlette's own
 
 
 class ErrorResponse(BaseModel):
@@ -28,39 +29,42 @@ class ErrorResponse(BaseModel):
     """One sentence: the value received, the value expected, the remedy."""
 
 
-class ApiError(Exception):
-    """Raised to answer a request with an error."""
-
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.headers = status, message, dict(headers or {})
-
-    def response(self) -> Response:
-        """Build the response; its JSON is ASCII."""
-        body = json.dumps({"error": self.message}).encode("ascii")
-        return Response(body, self.status, self.headers, "application/json")
-
-
-def service_unavailable(message: str, seconds: int = 1) -> ApiError:
+def service_unavailable(message: str, seconds: int = 1) -> HTTPException:
     """Build a 503 with `Retry-After` in seconds."""
-    return ApiError(503, message, {"Retry-After": str(max(1, seconds))})
+    return HTTPException(503, message, {"Retry-After": str(max(1, seconds))})
 
 
-def to_api_error(error: Exception) -> ApiError:
+def to_http_error(error: Exception) -> AnyHTTPException:
     """Convert any exception to the error that a client sees."""
-    if isinstance(error, ApiError):
+    if isinstance(error, AnyHTTPException):
         return error
     if isinstance(error, RequestValidationError):
-        return ApiError(400, validation_message(error.errors()))
+        return HTTPException(400, validation_message(error.errors()))
     if isinstance(error, ResourceError):
         return service_unavailable(str(error), 2)
     if isinstance(error, StorageError):  # its message names a path of this machine
         log.error("%s", error)
-        return ApiError(507, "the server cannot write to its disk; its log says why")
+        return HTTPException(507, "the server cannot write to its disk; its log says why")
     if isinstance(error, PlayloomError):
-        return ApiError(400, str(error))
+        return HTTPException(400, str(error))
     log.error("a request failed", exc_info=error)
-    return ApiError(500, "the server failed at this request; its log says why")
+    return HTTPException(500, "the server failed at this request; its log says why")
+
+
+def error_response(error: Exception) -> Response:
+    """Build the response to an exception; its JSON is ASCII, because messages may quote half a surrogate pair."""
+    found = to_http_error(error)
+    body = json.dumps({"error": found.detail}).encode("ascii")
+    return Response(body, found.status_code, found.headers, "application/json")
+
+
+async def handle_error(request: Request, error: Exception) -> Response:
+    """Answer a request with an exception; a handler for FastAPI."""
+    if isinstance(error, AnyHTTPException) and error.detail in _ROUTER_ERRORS:
+        path, routes = request.url.path[:100], "GET /v1/openapi.json lists all routes"
+        missing = f"there is no {path} here" if error.status_code == 404 else f"{path} has no method {request.method}"
+        error = HTTPException(error.status_code, f"{missing}; {routes}", error.headers)
+    return error_response(error)
 
 
 def validation_message(errors: Sequence[Any]) -> str:
@@ -80,26 +84,14 @@ def parse_json(text: str, validate_json: Callable[[bytes], _T]) -> _T:
     try:
         return validate_json(data)
     except ValidationError as error:
-        raise ApiError(400, validation_message(error.errors(include_url=False, include_input=False))) from None
+        raise HTTPException(400, validation_message(error.errors(include_url=False, include_input=False))) from None
 
 
 def check_complexity(data: bytes | bytearray) -> None:
     """Reject JSON that would take many times its size in memory with a 413, by counting bytes."""
     containers, values = data.count(b"{") + data.count(b"["), data.count(b",")
     if containers > _MAX_CONTAINERS or values > _MAX_VALUES:
-        raise ApiError(
+        raise HTTPException(
             413,
             f"the body holds {containers:,} objects and lists and {values:,} values; send at most 100 context steps",
         )
-
-
-async def error_response(request: Request, error: Exception) -> Response:
-    """Answer a request with an exception; a handler for FastAPI."""
-    if not isinstance(error, HTTPException):
-        return to_api_error(error).response()
-    path, message = request.url.path[:100], str(error.detail)
-    if error.status_code == 404:
-        message = f"there is no {path} here; GET /v1/openapi.json lists all routes"
-    elif error.status_code == 405:
-        message = f"{path} has no method {request.method}; GET /v1/openapi.json lists all routes"
-    return ApiError(error.status_code, message, error.headers).response()

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, HTTPException, Query, Request
 from numpy.typing import NDArray
 from pydantic import Field
 from starlette.datastructures import UploadFile
@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from playloom.actions.codec import read_vector, sticks_of
 from playloom.errors import BadInputError
-from playloom.server.errors import ApiError, parse_json, to_api_error
+from playloom.server.errors import parse_json, to_http_error
 from playloom.server.schemas import ApiModel, Prediction, SamplingFields, Tokens, Vector, file_response, predict
 from playloom.server.service import ContextStep, InferenceService
 from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
@@ -43,7 +43,7 @@ class Job:
                 async for result in steps:
                     self.ready.append(result)
         except Exception as error:
-            self.failure = to_api_error(error).message
+            self.failure = to_http_error(error).detail
 
 
 class Jobs:
@@ -164,7 +164,7 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
             text = form.get("json")
             files = {name: await part.read() for name, part in form.multi_items() if isinstance(part, UploadFile)}
         if not isinstance(text, str):
-            raise ApiError(400, "the form has no field json; send the job's parameters in it")
+            raise HTTPException(400, "the form has no field json; send the job's parameters in it")
         params = parse_json(text, NewJob.model_validate_json)
         service.check_steps(params.num_steps_to_predict)
         context = _context(params, files, min(params.max_context_length, service.context))
@@ -181,18 +181,18 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
         """Return new results once, as a zip of `predictions.json` and images; 204 while there are none."""
         results, failures, known = jobs.read(job_ids)
         if not known:
-            raise ApiError(404, "there is no such job; it was cancelled or has expired")
+            raise HTTPException(404, "there is no such job; it was cancelled or has expired")
         if results:
             return Response(await service.run_in_io_pool(lambda: _zip(results)), media_type="application/zip")
         if failures:
-            raise ApiError(500, failures[0])
+            raise HTTPException(500, failures[0])
         return Response(status_code=204)
 
     @app.get("/cancel_job", tags=["job server"])
     async def cancel_job(job_id: Annotated[str, Query(max_length=MAX_TOKEN_LENGTH)]) -> dict[str, Any]:
         """Cancel a job and drop its results."""
         if not jobs.cancel(job_id):
-            raise ApiError(404, "there is no such job; it was cancelled or has expired")
+            raise HTTPException(404, "there is no such job; it was cancelled or has expired")
         return {"cancelled": True, "current_jobs_in_queue": jobs.running}
 
 

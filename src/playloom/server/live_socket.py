@@ -16,13 +16,14 @@ import numpy as np
 from fastapi import FastAPI, WebSocket
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
+from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from playloom.actions.codec import ACTION_SLOTS, rows_to_values
 from playloom.errors import ActionError, PlayloomError
 from playloom.inference.realtime.types import Controller
 from playloom.media.images import Live
-from playloom.server.errors import ApiError, parse_json, to_api_error
+from playloom.server.errors import parse_json, to_http_error
 from playloom.server.middleware import bearer_key, verify_api_key
 from playloom.server.schemas import PromptParams, RequestModel, SeedValue, TemperatureValue, build_prompt
 from playloom.server.service import resolve_seed
@@ -46,7 +47,7 @@ def register_live_routes(app: FastAPI, sessions: SessionManager) -> None:
         except WebSocketDisconnect:
             pass
         except Exception as error:
-            await player.reject(to_api_error(error))
+            await player.reject(to_http_error(error))
         finally:
             player.disconnect()
 
@@ -133,7 +134,7 @@ class _Player:
             await _until_one_ends(
                 listening, self._handle_controls(connection), self._heartbeat(connection), self._send(connection)
             )
-        except (ApiError, PlayloomError):
+        except (HTTPException, PlayloomError):
             if self.connection is not None and self.connection.send_queue is self.send_queue:  # not taken over
                 self.sessions.close(self.connection.token)
             raise
@@ -147,12 +148,12 @@ class _Player:
             if not connection.delivered and connection.send_queue is None:
                 self.sessions.close(connection.token)
 
-    async def reject(self, error: ApiError) -> None:
-        code = _TRY_LATER if error.status == 503 else _BROKEN if error.status >= 500 else _POLICY
+    async def reject(self, error: HTTPException) -> None:
+        code = _TRY_LATER if error.status_code == 503 else _BROKEN if error.status_code >= 500 else _POLICY
         with suppress(Exception):  # the socket may be closed already
             if self.socket.application_state is WebSocketState.CONNECTED:
-                await asyncio.wait_for(self.socket.send_json({"type": "error", "message": error.message}), 2)
-                reason = error.message.encode("ascii", "replace")[:_MAX_REASON].decode()
+                await asyncio.wait_for(self.socket.send_json({"type": "error", "message": error.detail}), 2)
+                reason = error.detail.encode("ascii", "replace")[:_MAX_REASON].decode()
                 await asyncio.wait_for(self.socket.close(code, reason), 2)
 
     async def _hello(self) -> Hello:
@@ -160,12 +161,12 @@ class _Player:
         try:
             message = await asyncio.wait_for(self._receive(), seconds)
         except asyncio.TimeoutError:
-            raise ApiError(408, f"no hello came within {seconds:g} seconds") from None
+            raise HTTPException(408, f"no hello came within {seconds:g} seconds") from None
         if not isinstance(message, str):
-            raise ApiError(400, 'the first message must be JSON text: {"type": "hello", ...}')
+            raise HTTPException(400, 'the first message must be JSON text: {"type": "hello", ...}')
         hello = parse_json(message, Hello.model_validate_json)
         if not verify_api_key(hello.key or bearer_key(self.socket.headers), self.service.settings.key):
-            raise ApiError(401, "the key is missing or wrong; send it as key in hello")
+            raise HTTPException(401, "the key is missing or wrong; send it as key in hello")
         return hello
 
     async def _open_session(self, hello: Hello) -> None:
@@ -209,7 +210,9 @@ class _Player:
                 try:
                     self.controls.put_nowait(parse_json(message, _CONTROL.validate_json))
                 except asyncio.QueueFull:
-                    raise ApiError(429, f"more than {_MAX_CONTROLS} requests are waiting; send them slower") from None
+                    raise HTTPException(
+                        429, f"more than {_MAX_CONTROLS} requests are waiting; send them slower"
+                    ) from None
             elif connection is None:
                 self.early_A = _read_action(message)
             else:
@@ -220,8 +223,8 @@ class _Player:
             control = await self.controls.get()
             try:
                 await self._apply(connection, control)
-            except (PlayloomError, ApiError) as error:
-                self.send_queue.put_text({"type": "error", "message": to_api_error(error).message})
+            except (PlayloomError, HTTPException) as error:
+                self.send_queue.put_text({"type": "error", "message": to_http_error(error).detail})
             else:
                 connection.state_changed()
 
@@ -247,11 +250,11 @@ class _Player:
         while True:
             await asyncio.sleep(1)
             if connection.send_queue is not self.send_queue:
-                raise ApiError(410, "this session was taken over by another connection")
+                raise HTTPException(410, "this session was taken over by another connection")
             if connection.failure is not None:
-                raise ApiError(500, connection.failure)
+                raise HTTPException(500, connection.failure)
             if self.service.limiter.draining:
-                raise ApiError(503, "the server is stopping; reconnect in a while")
+                raise HTTPException(503, "the server is stopping; reconnect in a while")
             self.send_queue.put_text(connection.state_message())
 
     async def _send(self, connection: LiveConnection) -> None:

@@ -8,22 +8,23 @@ token, body or query.
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from urllib.parse import SplitResult, quote, urlsplit
 
+import anyio
+from fastapi import HTTPException
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from playloom.client.endpoint import is_loopback
-from playloom.server.errors import ApiError, check_complexity, service_unavailable, to_api_error
+from playloom.server.errors import check_complexity, error_response, service_unavailable
 from playloom.server.settings import Settings
 
 _FORM_PATH = "/new_job"  # takes a form; every other body is JSON
@@ -40,53 +41,45 @@ class BodyLimitMiddleware:
         """Handle one request; WebSockets pass."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        body, replayed = bytearray(), False
-
-        async def replay() -> Message:
-            nonlocal replayed
-            if replayed:
-                return await receive()  # the disconnect
-            replayed = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
-
+        body = bytearray()
         try:
-            await self._read(Headers(scope=scope), receive, body)
+            await self._read(Request(scope, receive), body)
             if scope["path"] != _FORM_PATH:
                 check_complexity(body)
                 # JSON whatever its content type: `curl -d` and clients of the hosted endpoint send others.
                 others = [header for header in scope["headers"] if header[0] != b"content-type"]
-                scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
+                scope["headers"] = [*others, (b"content-type", b"application/json")]
+            complete = iter([{"type": "http.request", "body": bytes(body)}])
+
+            async def replay() -> Message:
+                return next(complete, None) or await receive()  # the body, then the disconnect
+
             await self.app(scope, replay, send)
         except ClientDisconnect:
             return None
-        except ApiError as error:
-            await error.response()(scope, receive, send)
+        except HTTPException as error:
+            await error_response(error)(scope, receive, send)
         finally:
             self._inflight -= len(body)
 
-    async def _read(self, headers: Headers, receive: Receive, body: bytearray) -> None:
+    async def _read(self, request: Request, body: bytearray) -> None:
         limit, seconds = self.settings.body_bytes, self.settings.body_seconds
-        too_large = ApiError(413, f"the body is larger than {limit:,} bytes; send fewer or smaller images")
-        declared = headers.get("content-length", "0")
+        too_large = HTTPException(413, f"the body is larger than {limit:,} bytes; send fewer or smaller images")
+        declared = request.headers.get("content-length", "0")
         if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
             raise too_large
-        end, more = time.monotonic() + seconds, True
-        while more:
-            try:
-                message = await asyncio.wait_for(receive(), max(0.001, end - time.monotonic()))
-            except asyncio.TimeoutError:
-                sentence = f"the body did not come within {seconds:g} seconds; send it faster"
-                raise ApiError(408, sentence, {"Connection": "close"}) from None
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            chunk = message.get("body", b"")
-            body += chunk
-            self._inflight += len(chunk)
-            more = message.get("more_body", False)
-            if len(body) > limit:
-                raise too_large
-            if self._inflight > self.settings.max_inflight_bytes:
-                raise service_unavailable("too many large requests at once; try again in a while", 2)
+        try:
+            with anyio.fail_after(seconds):
+                async for chunk in request.stream():
+                    body += chunk
+                    self._inflight += len(chunk)
+                    if len(body) > limit:
+                        raise too_large
+                    if self._inflight > self.settings.max_inflight_bytes:
+                        raise service_unavailable("too many large requests at once; try again in a while", 2)
+        except TimeoutError:
+            sentence = f"the body did not come within {seconds:g} seconds; send it faster"
+            raise HTTPException(408, sentence, {"Connection": "close"}) from None
 
 
 _OPEN = re.compile(
@@ -107,27 +100,21 @@ class AuthMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request or WebSocket."""
         error = self._authorize(scope) if scope["type"] in ("http", "websocket") else None
-        if error is None:
-            return await self.app(scope, receive, send)
-        if scope["type"] == "http":
-            return await error.response()(scope, receive, send)
-        socket = WebSocket(scope, receive, send)
-        await socket.receive()
-        if "websocket.http.response" in scope.get("extensions", {}):
-            return await socket.send_denial_response(error.response())
-        return await socket.close(1008)
+        await (self.app if error is None else error_response(error))(scope, receive, send)
 
-    def _authorize(self, scope: Scope) -> ApiError | None:
+    def _authorize(self, scope: Scope) -> HTTPException | None:
         headers, key = Headers(scope=scope), self.settings.key
         host = headers.get("host", "")
         if key is None and not is_loopback(_split(f"//{host}").hostname or ""):
-            return ApiError(403, "without a key the server answers to this machine's own names only, as 127.0.0.1")
+            return HTTPException(403, "without a key the server answers to this machine's own names only, as 127.0.0.1")
         if not self._own_origin(headers, host):
-            return ApiError(403, "pages of other origins may not call this server; see the setting allowed_origins")
+            return HTTPException(
+                403, "pages of other origins may not call this server; see the setting allowed_origins"
+            )
         if key is None or _OPEN.fullmatch(scope["path"]) or scope.get("method") == "OPTIONS":
             return None
         if not verify_api_key(bearer_key(headers), key):
-            return ApiError(401, "send the key as: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
+            return HTTPException(401, "send the key as: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
         return None
 
     def _own_origin(self, headers: Headers, host: str) -> bool:
@@ -169,29 +156,20 @@ class Metrics:
     """Counters and histograms, which any thread may increment, and gauges."""
 
     def __init__(self, batch: int, gauges: Mapping[str, Callable[[], float]]) -> None:
-        self.registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "playloom_requests", "Requests answered.", ["method", "route", "status"], registry=registry
-        )
-        self.seconds = Histogram(
-            "playloom_request_duration_seconds", "Time to answer.", ["route"], buckets=_DURATION, registry=registry
-        )
-        self.live_frames = Counter("playloom_live_frames", "Frames of live play.", registry=registry)
-        self.unseen = Counter("playloom_live_frames_dropped", "Live frames that a slow reader lost.", registry=registry)
-        self.late = Counter("playloom_live_frames_late", "Live frames after their time.", registry=registry)
-        self.input_latency = Histogram(
-            "playloom_input_latency_seconds",
-            "From an action's arrival until its frame is ready.",
-            buckets=_LATENCY,
-            registry=registry,
-        )
-        self.batch_size = Histogram(
-            "playloom_batch_size", "Sessions in one batch.", buckets=range(1, batch + 1), registry=registry
-        )
-        self.frames = Counter("playloom_generated_frames", "Steps generated.", registry=registry)
+        self.registry = CollectorRegistry()
+        counter, histogram = partial(Counter, registry=self.registry), partial(Histogram, registry=self.registry)
+        self.requests = counter("playloom_requests", "Requests answered.", ["method", "route", "status"])
+        self.seconds = histogram("playloom_request_duration_seconds", "Time to answer.", ["route"], buckets=_DURATION)
+        self.live_frames = counter("playloom_live_frames", "Frames of live play.")
+        self.unseen = counter("playloom_live_frames_dropped", "Live frames that a slow reader lost.")
+        self.late = counter("playloom_live_frames_late", "Live frames after their time.")
+        about = "From an action's arrival until its frame is ready."
+        self.input_latency = histogram("playloom_input_latency_seconds", about, buckets=_LATENCY)
+        self.batch_size = histogram("playloom_batch_size", "Sessions in one batch.", buckets=range(1, batch + 1))
+        self.frames = counter("playloom_generated_frames", "Steps generated.")
         for name, value in gauges.items():
             text = name.replace("_", " ").capitalize()
-            Gauge(f"playloom_{name}", f"{text} now.", registry=registry).set_function(value)
+            Gauge(f"playloom_{name}", f"{text} now.", registry=self.registry).set_function(value)
 
     def count_batch(self, size: int) -> None:
         """Count a batch of steps."""
@@ -240,9 +218,9 @@ class MetricsMiddleware:
         except Exception as error:
             if kind == "websocket":
                 raise
-            error = to_api_error(error)
+            response = error_response(error)
             if not status:
-                await error.response()(scope, receive, watched)
+                await response(scope, receive, watched)
         finally:
             seconds = time.monotonic() - began
             if kind == "websocket":

@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from ray import serve
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
@@ -37,7 +37,7 @@ from playloom.device import pick_device, set_threads
 from playloom.errors import ConfigError, PlayloomError, ResourceError
 from playloom.models.folder import bundled_models, model_folder, read_model
 from playloom.server.app import Server, create_app
-from playloom.server.errors import ApiError
+from playloom.server.errors import error_response
 from playloom.server.main import listen, log_requests
 from playloom.server.sessions import SendQueue
 from playloom.server.settings import Settings, replica_in
@@ -70,8 +70,8 @@ class StickyMiddleware:
             return await self.app(scope, receive, send)
         tags = replicas_in(scope["path"], scope.get("query_string", b""))
         if len(tags) > 1:
-            refusal = ApiError(400, "these jobs are on different replicas; request the jobs of one replica at a time")
-            return await refusal.response()(scope, receive, send)
+            sentence = "these jobs are on different replicas; request the jobs of one replica at a time"
+            return await error_response(HTTPException(400, sentence))(scope, receive, send)
         scope = {**scope, "headers": [*scope["headers"], *((b"x-session-id", tag.encode()) for tag in tags)]}
         if scope["type"] == "http":
             return await self.app(scope, receive, send)

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import anyio
 import numpy as np
-from fastapi import Request
+from fastapi import HTTPException, Request
 from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES
@@ -32,7 +32,7 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt, StepResult
 from playloom.media.images import encode_png, read_frame
 from playloom.provenance import Manifest, frames_hash, stamp
-from playloom.server.errors import ApiError, service_unavailable
+from playloom.server.errors import service_unavailable
 from playloom.server.scheduler import Frame, Handle, Progress, Scheduler
 from playloom.server.settings import Settings
 
@@ -55,7 +55,7 @@ class RequestLimiter:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Hold one of the slots; raise an `ApiError` 503 at once if the queue is full or the server is stopping."""
+        """Hold one of the slots; raise a 503 at once if the queue is full or the server is stopping."""
         self.check_open()
         if self._free.locked() and self.waiting >= self.queue:
             seconds = min(60, math.ceil(self._mean_seconds * max(1, self.waiting) / self.slots))
@@ -92,8 +92,8 @@ class RequestLimiter:
         if self._ended:
             raise service_unavailable("the server stopped before this was done; try again in a while", 10)
         if disconnected:
-            raise ApiError(499, "the client has disconnected")
-        raise ApiError(504, f"this took longer than {self.seconds:g} seconds; request fewer steps at once")
+            raise HTTPException(499, "the client has disconnected")
+        raise HTTPException(504, f"this took longer than {self.seconds:g} seconds; request fewer steps at once")
 
     def abort_all(self) -> None:
         """Cancel all running requests with a 503."""
@@ -102,7 +102,7 @@ class RequestLimiter:
             scope.cancel()
 
     def check_open(self) -> None:
-        """Raise an `ApiError` 503 if the server accepts no new work."""
+        """Raise an `HTTPException` 503 if the server accepts no new work."""
         if self.draining:
             raise service_unavailable("the server is stopping and accepts no new work; try again in a while", 10)
 

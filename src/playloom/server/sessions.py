@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from pydantic import Field
 from starlette.responses import Response
 
@@ -31,7 +31,7 @@ from playloom.inference.types import Prompt, StepResult
 from playloom.media.images import Live, live_picture
 from playloom.provenance import Manifest
 from playloom.server import schemas
-from playloom.server.errors import ApiError, service_unavailable, to_api_error
+from playloom.server.errors import service_unavailable, to_http_error
 from playloom.server.middleware import Metrics
 from playloom.server.scheduler import Handle, LiveHandle, Progress
 from playloom.server.service import InferenceService, await_future
@@ -191,7 +191,7 @@ class LiveConnection:
         return self.service.live_pool.submit(self._encode, frame, prompt, manifest)
 
     def _on_error(self, error: Exception) -> None:
-        self.failure = to_api_error(error).message
+        self.failure = to_http_error(error).detail
 
     def _encode(self, frame: LiveFrame, prompt: Prompt, manifest: Manifest) -> None:
         picture = live_picture(frame.frame_HWC, self.form, manifest.to_json())
@@ -289,16 +289,16 @@ class SessionManager:
             self._opening -= 1
 
     def check_capacity(self) -> None:
-        """Raise an `ApiError` 503 if no more session is allowed."""
+        """Raise an `HTTPException` 503 if no more session is allowed."""
         self.service.limiter.check_open()
         limit = self.service.settings.max_sessions
         if self.open_sessions >= limit:
             raise service_unavailable(f"all {limit} sessions are taken; try again in a while", 10)
 
     def find(self, token: str) -> HttpSession:
-        """Return an HTTP session by its token, or raise an `ApiError` 404."""
+        """Return an HTTP session by its token, or raise an `HTTPException` 404."""
         if token not in self.http_sessions:
-            raise ApiError(404, "there is no such session; it was closed or expired")
+            raise HTTPException(404, "there is no such session; it was closed or expired")
         return self.http_sessions[token]
 
     def history(self, token: str) -> tuple[str, FrameHistory, Manifest]:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi import Header as HeaderParam
 from numpy.typing import NDArray
 from starlette.background import BackgroundTask
@@ -25,7 +25,7 @@ from playloom.actions.script import parse_script
 from playloom.errors import BadInputError, RecordingError
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import ActionSource, Prompt, StepResult
-from playloom.server.errors import ApiError, to_api_error
+from playloom.server.errors import to_http_error
 from playloom.server.schemas import SEED_END, download, file_response, read_actions
 from playloom.server.service import RequestLimiter
 from playloom.server.stories import schemas
@@ -89,7 +89,7 @@ class BranchRunner:
     async def cancel(self, story: Story, branch: int) -> None:
         """Cancel a branch; its finished frames stay."""
         if branch not in story.tree.branches:
-            raise ApiError(404, f"there is no branch {branch} in this story")
+            raise HTTPException(404, f"there is no branch {branch} in this story")
         await _set_state(story, branch, "cancelled")
 
     async def close(self) -> None:
@@ -112,7 +112,7 @@ class BranchRunner:
                     await asyncio.gather(_set_state(story, branch.id, "dreaming"), frames)
                 await _set_state(story, branch.id, "done")
             except Exception as error:
-                await _set_state(story, branch.id, "failed", to_api_error(error).message)
+                await _set_state(story, branch.id, "failed", to_http_error(error).detail)
             finally:
                 self.dreaming -= 1
 
@@ -214,7 +214,7 @@ OpenStory = Annotated[Story, Depends(_story)]
 
 async def _node(node: int, story: OpenStory) -> Node:
     if node not in story.tree.nodes:
-        raise ApiError(404, f"there is no frame {node} in this story")
+        raise HTTPException(404, f"there is no frame {node} in this story")
     return story.tree.nodes[node]
 
 

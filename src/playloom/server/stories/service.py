@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+from fastapi import HTTPException
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,7 +24,6 @@ from playloom.errors import BadInputError, PictureError, PlayloomError
 from playloom.inference.realtime.recorder import ContextFrame, FrameHistory
 from playloom.media.images import from_base64, picture_size
 from playloom.provenance import created_at
-from playloom.server.errors import ApiError
 from playloom.server.schemas import build_prompt
 from playloom.server.service import InferenceService, run_in
 from playloom.server.stories.schemas import Change, EditRequest, Header, NewStory, Node, StoryInfo, StoryItem, Tree
@@ -94,7 +94,7 @@ class Story:
             if not changes:
                 return changes
             if self.deleted:
-                raise ApiError(404, "this story was deleted")
+                raise HTTPException(404, "this story was deleted")
             try:
                 await run_in(self._disk, lambda: self.directory.append(changes, frames))
             except PlayloomError:
@@ -127,7 +127,7 @@ class StoryService:
         """Return a story by its id; an unknown one is a 404, a damaged one a BadInputError unless `damaged`."""
         await self._load()
         if name not in self._open:
-            raise ApiError(404, "there is no such story; it was deleted, or its address is incomplete")
+            raise HTTPException(404, "there is no such story; it was deleted, or its address is incomplete")
         story = self._open[name]
         if story.error is not None and not damaged:
             raise BadInputError(story.error)
@@ -221,7 +221,7 @@ class StoryService:
 
     async def _load(self) -> None:
         if self.service.settings.replica is not None:  # several servers would not all see the same stories
-            raise ApiError(404, "stories are kept by a server of its own; start it without --cluster")
+            raise HTTPException(404, "stories are kept by a server of its own; start it without --cluster")
         async with self._lock:
             if not self._loaded:
                 await run_in(self._disk, self._read_all)
