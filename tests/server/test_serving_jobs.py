@@ -132,6 +132,29 @@ def test_a_cancelled_job_is_gone(web):
     assert web.app.state.server.jobs.running == 0
 
 
+def test_an_error_is_read_after_the_results_before_it(web, monkeypatch):
+    """The error was lost when it was there together with results, and all but the first of several jobs' errors."""
+    png, count = web.app.state.server.service.png, []
+
+    async def fails_at_the_second(*args):
+        count.append(args)
+        if len(count) > 2:
+            raise RuntimeError("secret detail")
+        return await png(*args)
+
+    monkeypatch.setattr(web.app.state.server.service, "png", fails_at_the_second)
+    names = start(web, order(num_parallel_predictions=2))
+    end = time.monotonic() + 20
+    while web.app.state.server.jobs.running and time.monotonic() < end:
+        time.sleep(0.02)
+    assert len(fetch(web, names, 2)) == 2
+    for _ in names:
+        failed = web.get("/get_job_results", params={"job_ids": names})
+        assert failed.status_code == 500
+        assert "secret" not in error_of(failed)
+    assert web.get("/get_job_results", params={"job_ids": names}).status_code == 204
+
+
 def test_a_full_queue_is_refused(web):
     names = start(web, order(num_parallel_predictions=6, num_steps_to_predict=40))
     assert "full" in error_of(send(web, order()))

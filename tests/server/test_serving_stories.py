@@ -276,7 +276,7 @@ def test_a_step_whose_request_timed_out_is_in_the_context():
         service = web.app.state.server.service
         token = web.post("/v1/sessions", json={"seed": 1}).json()["token"]
         busy = threading.Event()
-        service._io_pool.submit(busy.wait)  # pictures are written late: the step is dreamed, its answer is not in time
+        service.io_pool.submit(busy.wait)  # pictures are written late: the step is dreamed, its answer is not in time
         assert web.post(f"/v1/sessions/{token}/step", json={}).status_code == 504
         busy.set()
         web.post(f"/v1/sessions/{token}/step", json={}).raise_for_status()

@@ -31,7 +31,7 @@ from playloom.server.jobs import Jobs, NewJob, register_job_routes
 from playloom.server.live_socket import register_live_routes
 from playloom.server.middleware import AuthMiddleware, BodyLimitMiddleware, Metrics, MetricsMiddleware
 from playloom.server.schemas import ApiModel, file_response, register_generation_routes
-from playloom.server.service import InferenceService
+from playloom.server.service import InferenceService, run_in
 from playloom.server.sessions import SessionManager, register_session_routes
 from playloom.server.settings import Settings
 from playloom.server.stories.routes import BranchRunner
@@ -111,7 +111,8 @@ class Server:
     async def close(self) -> None:
         """Cancel jobs and branches, close all sessions and stop the scheduler."""
         self.drain()
-        self.jobs.cancel_all()
+        for name in list(self.jobs.by_id):
+            self.jobs.cancel(name)
         await self.branches.close()
         self.stories.close()
         for token in [*self.sessions.connections, *self.sessions.http_sessions]:
@@ -159,7 +160,7 @@ def create_app(settings: Settings) -> FastAPI:
     for kind in (PlayloomError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, handle_error)
     register_generation_routes(app, server.service)
-    register_job_routes(app, server.service, server.jobs)
+    register_job_routes(app, server.jobs)
     register_session_routes(app, server.sessions)
     register_live_routes(app, server.sessions)
     app.include_router(story_router)
@@ -202,19 +203,17 @@ def _register_info_routes(app: FastAPI, service: InferenceService, metrics: Metr
         """Return the last real frame of a prompt as PNG."""
         if name not in service.prompts:
             raise HTTPException(404, "there is no prompt of that name; see /v1/prompts")
-        png = await service.run_in_io_pool(lambda: service.prompt_image(name))
+        png = await run_in(service.io_pool, service.prompt_image, name)
         return Response(png, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
-    @app.get("/v1/health", response_model=Health, tags=["playloom"])
-    async def health() -> Response:
+    @app.get("/v1/health", tags=["playloom"])
+    async def health(response: Response) -> Health:
         """Return 200 while new work is accepted, else 503."""
-        health = Health(
-            status="stopping" if service.limiter.draining else "ok",
-            version=playloom.__version__,
-            model=service.model.config.name,
-            replica=service.settings.replica,
+        stopping, name, replica = service.limiter.draining, service.model.config.name, service.settings.replica
+        response.status_code = 503 if stopping else 200
+        return Health(
+            status="stopping" if stopping else "ok", version=playloom.__version__, model=name, replica=replica
         )
-        return JSONResponse(health.model_dump(), 503 if service.limiter.draining else 200)
 
     @app.get("/metrics", tags=["playloom"], **file_response("text/plain"))
     async def prometheus() -> Response:
@@ -227,8 +226,7 @@ def _register_page(app: FastAPI, service: InferenceService) -> None:
     @app.get("/", tags=["job server"], response_model=None)
     async def root(request: Request) -> Response:
         """Return the page to browsers and the job server's description to other clients."""
-        wants_page = "text/html" in request.headers.get("accept", "")
-        if wants_page and (_PAGE / "index.html").is_file():
+        if "text/html" in request.headers.get("accept", ""):
             return FileResponse(_PAGE / "index.html", headers=_PAGE_HEADERS)
         job_server = {
             "model_file": service.model.config.name,
@@ -238,15 +236,11 @@ def _register_page(app: FastAPI, service: InferenceService) -> None:
         }
         return JSONResponse(job_server, headers={"Vary": "Accept"})
 
-    if (_PAGE / "assets").is_dir():
-        app.mount("/assets", StaticFiles(directory=_PAGE / "assets"))
-    for path in _PAGE.glob("*"):
-        if path.suffix in (".svg", ".ico", ".png", ".webmanifest"):
-            app.add_route(f"/{path.name}", partial(_send, path), include_in_schema=False)
+    async def icon(request: Request) -> Response:
+        return FileResponse(_PAGE / "favicon.svg")
 
-
-async def _send(path: Path, request: Request) -> Response:
-    return FileResponse(path)
+    app.add_route("/favicon.svg", icon, include_in_schema=False)
+    app.mount("/assets", StaticFiles(directory=_PAGE / "assets"))
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from playloom.actions.codec import read_vector, sticks_of
 from playloom.errors import BadInputError
 from playloom.server.errors import parse_json, to_http_error
 from playloom.server.schemas import ApiModel, Prediction, SamplingFields, Tokens, Vector, file_response, predict
-from playloom.server.service import ContextStep, InferenceService
+from playloom.server.service import ContextStep, InferenceService, run_in
 from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
 
 JobSteps = AsyncGenerator[Prediction, None]
@@ -50,58 +50,59 @@ class Jobs:
     """All jobs of a server. Used from one event loop."""
 
     def __init__(self, service: InferenceService) -> None:
-        self._settings = service.settings
-        self._jobs: dict[str, Job] = {}
+        self.service, self.by_id = service, dict[str, Job]()
 
     @property
     def running(self) -> int:
         """Number of running jobs."""
-        return sum(not job.task.done() for job in self._jobs.values())
+        return sum(not job.task.done() for job in self.by_id.values())
 
     @property
     def unread(self) -> int:
         """Number of jobs with unread results."""
-        return sum(bool(job.ready) for job in self._jobs.values())
+        return sum(bool(job.ready) for job in self.by_id.values())
 
     def start(self, count: int, predictions: Iterable[JobSteps]) -> list[str]:
         """Start so many jobs and return their ids; raise a `BadInputError` when there would be too many."""
-        limit = self._settings.max_jobs
+        limit = self.service.settings.max_jobs
         if self.running + count > limit:
             raise BadInputError(
                 f"the queue is full: {self.running} jobs are unfinished and {count:,} more were requested, "
                 f"at most {limit} are allowed; try again in a while"
             )
-        started = {new_token(self._settings.replica): Job(steps) for steps in predictions}
-        self._jobs.update(started)
+        started = {new_token(self.service.settings.replica): Job(steps) for steps in predictions}
+        self.by_id.update(started)
         return list(started)
 
-    def read(self, names: Sequence[str]) -> tuple[list[tuple[str, Prediction]], list[str], int]:
-        """Return and remove the unread results of jobs, and their unread errors; also the number of known jobs."""
+    def read(self, names: Sequence[str]) -> list[tuple[str, Prediction]]:
+        """Return and remove the unread results of jobs; without any, raise their next error, or a 404."""
         self.expire()
-        known = {name: self._jobs[name] for name in names if name in self._jobs}
+        known = {name: self.by_id[name] for name in names if name in self.by_id}
+        if not known:
+            raise _unknown_job()
         results = [(name, result) for name, job in known.items() for result in job.ready]
-        failures = [job.failure for job in known.values() if job.failure is not None]
         for job in known.values():
-            job.ready, job.failure = [], None
-        return results, failures, len(known)
+            job.ready = []
+            if job.failure is not None and not results:
+                failure, job.failure = job.failure, None
+                raise HTTPException(500, failure)
+        return results
 
-    def cancel(self, name: str) -> bool:
-        """Cancel a job and drop its results; returns False for an unknown id."""
-        job = self._jobs.pop(name, None)
-        if job is not None:
-            job.task.cancel()
-        return job is not None
-
-    def cancel_all(self) -> None:
-        """Cancel every job."""
-        for name in list(self._jobs):
-            self.cancel(name)
+    def cancel(self, name: str) -> None:
+        """Cancel a job and drop its results, or raise a 404."""
+        if name not in self.by_id:
+            raise _unknown_job()
+        self.by_id.pop(name).task.cancel()
 
     def expire(self) -> None:
         """Cancel jobs past their lifetime and drop their results."""
-        oldest = time.monotonic() - self._settings.job_seconds
-        for name in [name for name, job in self._jobs.items() if job.created < oldest]:
+        oldest = time.monotonic() - self.service.settings.job_seconds
+        for name in [name for name, job in self.by_id.items() if job.created < oldest]:
             self.cancel(name)
+
+
+def _unknown_job() -> HTTPException:
+    return HTTPException(404, "there is no such job; it was cancelled or has expired")
 
 
 _FORM_BYTES = 4 * 2**20
@@ -153,8 +154,9 @@ _FORM_SCHEMA = {
 _FORM = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM_SCHEMA}}}}
 
 
-def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> None:
+def register_job_routes(app: FastAPI, jobs: Jobs) -> None:
     """Add the routes."""
+    service = jobs.service
 
     @app.post("/new_job", openapi_extra=_FORM, tags=["job server"])
     async def new_job(request: Request) -> NewJobReply:
@@ -179,20 +181,14 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
     @app.get("/get_job_results", tags=["job server"], **file_response("application/zip", empty="Nothing new yet."))
     async def get_job_results(job_ids: JobIds) -> Response:
         """Return new results once, as a zip of `predictions.json` and images; 204 while there are none."""
-        results, failures, known = jobs.read(job_ids)
-        if not known:
-            raise HTTPException(404, "there is no such job; it was cancelled or has expired")
-        if results:
-            return Response(await service.run_in_io_pool(lambda: _zip(results)), media_type="application/zip")
-        if failures:
-            raise HTTPException(500, failures[0])
-        return Response(status_code=204)
+        if not (results := jobs.read(job_ids)):
+            return Response(status_code=204)
+        return Response(await run_in(service.io_pool, _zip, results), media_type="application/zip")
 
     @app.get("/cancel_job", tags=["job server"])
     async def cancel_job(job_id: Annotated[str, Query(max_length=MAX_TOKEN_LENGTH)]) -> dict[str, Any]:
         """Cancel a job and drop its results."""
-        if not jobs.cancel(job_id):
-            raise HTTPException(404, "there is no such job; it was cancelled or has expired")
+        jobs.cancel(job_id)
         return {"cancelled": True, "current_jobs_in_queue": jobs.running}
 
 

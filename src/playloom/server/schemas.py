@@ -24,7 +24,7 @@ from playloom.inference.types import GenerationRequest, Prompt, StepResult
 from playloom.media.images import from_base64, read_frame
 from playloom.provenance import Manifest
 from playloom.server.scheduler import Frame
-from playloom.server.service import ContextStep, InferenceService, resolve_seed
+from playloom.server.service import ContextStep, InferenceService, resolve_seed, run_in
 
 _USED = 10
 _MOST = 100
@@ -94,7 +94,8 @@ class SamplingFields(ApiModel):
 
     def resolve(self, service: InferenceService) -> tuple[Sampling, int]:
         """Return the sampling parameters and the seed, with the model's defaults."""
-        return service.sampling(self.temperature, self.top_k, self.top_p), resolve_seed(self.seed)
+        given = self.model_dump(include={"temperature", "top_k", "top_p"})
+        return service.sampling(**given), resolve_seed(self.seed)
 
 
 class ScoreEntry(ApiModel):
@@ -210,7 +211,7 @@ def register_generation_routes(app: FastAPI, service: InferenceService) -> None:
         params = body.input_data
         service.check_steps(params.num_steps_to_predict)
         async with service.limiter.in_time(request), service.limiter.slot():
-            context = await service.run_in_io_pool(lambda: _context(params))
+            context = await run_in(service.io_pool, _context, params)
             prompt = await service.prompt(context, steps=_USED, stretch=True)
             sampling, seed = params.resolve(service)
             following = [context[-1].action_A, *[None] * params.num_steps_to_predict]
@@ -291,7 +292,7 @@ async def build_prompt(service: InferenceService, params: PromptFields) -> Promp
     """Build the prompt of a request."""
     if params.images is None:
         name = service.resolve_prompt(params.prompt)
-        return (await service.run_in_io_pool(lambda: service.named_prompt(name)))[0]
+        return (await run_in(service.io_pool, service.named_prompt, name))[0]
     if params.prompt is not None:
         raise BadInputError("prompt and images were both sent; send one of the two")
     images, given = params.images, params.context_actions
@@ -303,7 +304,7 @@ async def build_prompt(service: InferenceService, params: PromptFields) -> Promp
         named = zip(images, (f"image {index}" for index in range(len(images))), [*actions, None], strict=True)
         return [ContextStep(from_base64(text, name), name, action_A) for text, name, action_A in named]
 
-    return await service.prompt(await service.run_in_io_pool(read), steps=service.context)
+    return await service.prompt(await run_in(service.io_pool, read), steps=service.context)
 
 
 def read_actions(rows: list[list[float]], schema: Schema, name: str) -> list[NDArray[np.uint8]]:
@@ -334,7 +335,7 @@ async def _generation_request(service: InferenceService, body: DreamRequest) -> 
     true_frames, true_actions = None, None
     if body.images is None:
         name = service.resolve_prompt(body.prompt)
-        _, true_frames, true_actions = await service.run_in_io_pool(lambda: service.named_prompt(name))
+        _, true_frames, true_actions = await run_in(service.io_pool, service.named_prompt, name)
     actions = true_actions if body.mode == "world" else None
     if body.actions is not None and body.mode != "policy":
         rows = read_actions(body.actions, body.schema_, "action")
@@ -342,11 +343,13 @@ async def _generation_request(service: InferenceService, body: DreamRequest) -> 
     if body.frames is not None:
         named = [(text, f"frame {index}") for index, text in enumerate(body.frames)]
         pixels = service.settings.picture_pixels
-        frames = await service.run_in_io_pool(
-            lambda: [
+
+        def read() -> list[NDArray[np.uint8]]:
+            return [
                 read_frame(from_base64(text, name), service.size, where=name, pixels=pixels) for text, name in named
             ]
-        )
+
+        frames = await run_in(service.io_pool, read)
         true_frames = np.stack(frames) if frames else None
     sampling, seed = body.resolve(service)
     return GenerationRequest(

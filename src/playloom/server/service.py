@@ -15,8 +15,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import numpy as np
@@ -154,35 +153,25 @@ class InferenceService:
                 settings.model, device=settings.device, decode_order=settings.decode_order, backend=settings.backend
             )
         )
-        self.model = self.engine.model
+        self.model, config = self.engine.model, self.engine.model.config
+        self.size = config.tokenizer.frame_height, config.tokenizer.frame_width  # (H, W) of the frames
+        self.context = config.transformer.context_steps
         # A live session that restarts opens its new session before it closes the old one, hence twice.
         capacity = 2 * settings.max_sessions + settings.max_requests + settings.max_jobs + settings.max_branches
         self.scheduler = Scheduler(self.engine, sessions=capacity, batch=settings.batch)
         self.limiter = RequestLimiter(settings.max_requests, settings.queue, settings.request_seconds)
         self.sent_images = SentImageCache(settings.token_cache_size)
-        self._io_pool = ThreadPoolExecutor(1, "playloom-io")
-        self._encode_pool = ThreadPoolExecutor(1, "playloom-encode")
+        self.io_pool = ThreadPoolExecutor(1, "playloom-io")
+        self.encode_pool = ThreadPoolExecutor(1, "playloom-encode")  # for encodings of seconds
         self.live_pool = ThreadPoolExecutor(1, "playloom-live")  # for encodings of milliseconds, in order
-        self.prompts = list_prompts(prompt_folder(self.model.folder))
+        self._prompts = prompt_folder(self.model.folder)
+        self.prompts = list_prompts(self._prompts)
         self.named_prompt = lru_cache(_CACHED_PROMPTS)(self._named_prompt)
         self.prompt_image = lru_cache(_CACHED_PROMPTS)(self._prompt_image)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of the model's frames."""
-        sizes = self.model.config.tokenizer
-        return sizes.frame_height, sizes.frame_width
-
-    @property
-    def context(self) -> int:
-        """Context length in steps."""
-        return self.model.config.transformer.context_steps
-
-    def sampling(
-        self, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None
-    ) -> Sampling:
+    def sampling(self, **requested: float | None) -> Sampling:
         """Return sampling parameters: the request's, else the model card's, else the defaults."""
-        return Sampling.from_card(self.model.card, temperature=temperature, top_k=top_k, top_p=top_p)
+        return Sampling.from_card(self.model.card, **requested)
 
     def resolve_prompt(self, name: str | None) -> str:
         """Return the name of a prompt of this model, or the first one for None."""
@@ -190,15 +179,7 @@ class InferenceService:
             if not self.prompts:
                 raise BadInputError("this installation bundles no prompt; send an image to start from")
             return self.prompts[0]
-        return self._prompt_file(name).stem
-
-    def run_in_io_pool(self, work: Callable[[], _T]) -> Awaitable[_T]:
-        """Run in the I/O thread, in order."""
-        return run_in(self._io_pool, work)
-
-    def run_in_encode_pool(self, work: Callable[[], _T]) -> Awaitable[_T]:
-        """Run an encoding of seconds in the encoding thread, in order."""
-        return run_in(self._encode_pool, work)
+        return find_prompt(name, self._prompts).stem
 
     async def prompt(self, context: Sequence[ContextStep], *, steps: int, stretch: bool = False) -> Prompt:
         """Build a prompt from the last `steps` context steps, at most the model's context length."""
@@ -207,7 +188,7 @@ class InferenceService:
         if len(actions) < len(used) - 1:
             name = next(step.where for step in used if step.action_A is None)
             raise BadInputError(f"{name} has no action; only the last one may leave it to the model")
-        decoded = await self.run_in_io_pool(lambda: [self._decode(step, stretch) for step in used])
+        decoded = await run_in(self.io_pool, lambda: [self._decode(step, stretch) for step in used])
         frames_THWC = np.stack([frame_HWC for frame_HWC, _ in decoded])
         codes_TN = await self.known_codes(frames_THWC, [known_N for _, known_N in decoded])
         actions_TA = np.stack(actions) if actions else np.zeros((0, len(REST_VALUES)), np.uint8)
@@ -280,7 +261,7 @@ class InferenceService:
             self.sent_images.keep(marked_HWC, codes_N, made)
             return png
 
-        return await self.run_in_io_pool(encode)
+        return await run_in(self.io_pool, encode)
 
     def check_steps(self, steps: int) -> None:
         """Raise a `BadInputError` if a request has too many steps."""
@@ -290,7 +271,7 @@ class InferenceService:
     def close(self, timeout: float) -> None:
         """Finish running work and accept nothing new."""
         self.scheduler.close(timeout)
-        for pool in (self._io_pool, self._encode_pool, self.live_pool):
+        for pool in (self.io_pool, self.encode_pool, self.live_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
@@ -310,23 +291,20 @@ class InferenceService:
         prompt = Prompt(frames_THWC=frames_THWC, actions_TA=rest_TA)
         return self.scheduler.run(lambda: self.engine.codes(prompt))
 
-    def _prompt_file(self, name: str) -> Path:
-        return find_prompt(name, prompt_folder(self.model.folder))
-
     def _named_prompt(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
         """Load a prompt with the true frames and actions that follow. Runs in the I/O thread."""
-        data = load_prompt(self._prompt_file(name), context=self.context, frame_size=self.size)
+        data = load_prompt(find_prompt(name, self._prompts), context=self.context, frame_size=self.size)
         codes_TN = self._encode(data.frames_THWC).result()
         prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
         return prompt, data.true_next_frames_SHWC, data.true_next_actions_SA
 
     def _prompt_image(self, name: str) -> bytes:
-        return encode_png(load_prompt_file(self._prompt_file(name)).frames_THWC[: self.context][-1])
+        return encode_png(load_prompt_file(find_prompt(name, self._prompts)).frames_THWC[: self.context][-1])
 
 
-def run_in(pool: Executor, work: Callable[[], _T]) -> Awaitable[_T]:
+def run_in(pool: Executor, work: Callable[..., _T], *args: Any) -> Awaitable[_T]:
     """Run in a thread of a pool."""
-    return asyncio.get_running_loop().run_in_executor(pool, work)
+    return asyncio.get_running_loop().run_in_executor(pool, work, *args)
 
 
 def resolve_seed(seed: int | None) -> int:

@@ -34,7 +34,7 @@ from playloom.server import schemas
 from playloom.server.errors import service_unavailable, to_http_error
 from playloom.server.middleware import Metrics
 from playloom.server.scheduler import Handle, LiveHandle, Progress
-from playloom.server.service import InferenceService, await_future
+from playloom.server.service import InferenceService, await_future, run_in
 from playloom.server.settings import new_token
 
 _T = TypeVar("_T")
@@ -360,7 +360,7 @@ def register_session_routes(app: FastAPI, sessions: SessionManager) -> None:
             reply = await schemas.serialize_step(service, step, manifest, session.schema)
             frame_HWC = step.frame_HWC
             assert frame_HWC is not None, "a step of a session has a frame"
-            picture = await service.run_in_io_pool(lambda: live_picture(frame_HWC, "jpeg", manifest.to_json()))
+            picture = await run_in(service.io_pool, live_picture, frame_HWC, "jpeg", manifest.to_json())
             session.history.add_sent(SentFrame(picture, step.action_A, 0))
             session.used_at = time.monotonic()
             return reply
@@ -375,12 +375,11 @@ def register_session_routes(app: FastAPI, sessions: SessionManager) -> None:
     async def video(token: str) -> Response:
         """Return the newest frames of a session as watermarked MP4 in real time."""
         _, history, manifest = sessions.history(token)
-        frames = history.sent()
-        data = await service.run_in_encode_pool(lambda: as_mp4(frames, manifest, service.settings.fps))
+        data = await run_in(service.encode_pool, as_mp4, history.sent(), manifest, service.settings.fps)
         return schemas.download(data, "playloom.mp4", "video/mp4")
 
     @app.get("/v1/sessions/{token}/recording.csv", tags=["playloom"], **schemas.file_response("text/csv"))
     async def table(token: str) -> Response:
         """Return the actions of the newest frames of a session as CSV, one row each, `named` schema."""
-        frames = sessions.history(token)[1].sent()
-        return schemas.download(await service.run_in_encode_pool(lambda: as_csv(frames)), "playloom.csv", "text/csv")
+        data = await run_in(service.encode_pool, as_csv, sessions.history(token)[1].sent())
+        return schemas.download(data, "playloom.csv", "text/csv")

@@ -27,7 +27,7 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.types import ActionSource, Prompt, StepResult
 from playloom.server.errors import to_http_error
 from playloom.server.schemas import SEED_END, download, file_response, read_actions
-from playloom.server.service import RequestLimiter
+from playloom.server.service import RequestLimiter, run_in
 from playloom.server.stories import schemas
 from playloom.server.stories.schemas import ACTIVE_STATES, Branch, Change, Header, Node, Removed, StoryInfo
 from playloom.server.stories.service import Story, StoryService
@@ -322,7 +322,7 @@ async def get_png(story: OpenStory, node: KnownNode, stories: Stories) -> Respon
             service.sent_images.keep(frame.published_HWC(), frame.codes_N, frame.manifest)  # a client may send it back
         return frame.png()
 
-    return Response(await service.run_in_io_pool(encode), media_type="image/png", headers=_CACHED)
+    return Response(await run_in(service.io_pool, encode), media_type="image/png", headers=_CACHED)
 
 
 @router.get("/{story}/nodes/{node}.webp", **file_response("image/webp"))
@@ -339,7 +339,7 @@ async def get_webp(story: OpenStory, node: KnownNode) -> Response:
 async def get_path(story: OpenStory, node: KnownNode, kind: PathKind, stories: Stories) -> Response:
     """Export the path from the root to a frame: video, GIF, actions, arrays, or a folder of all."""
     nodes = story.tree.path(node.id)
-    data = await stories.service.run_in_encode_pool(lambda: export_path(load_path(story.directory, nodes), kind))
+    data = await run_in(stories.service.encode_pool, lambda: export_path(load_path(story.directory, nodes), kind))
     return download(data, f"story-{node.id}.{kind}", _MEDIA_TYPES[kind])
 
 
@@ -347,7 +347,7 @@ async def get_path(story: OpenStory, node: KnownNode, kind: PathKind, stories: S
 async def get_zip(story: OpenStory, stories: Stories) -> Response:
     """Export a whole story as zip: its JSON, every image, and the codes of every frame."""
     file, info = tempfile.TemporaryFile(), stories.info(story)  # noqa: SIM115 - closed after it is sent
-    await stories.service.run_in_encode_pool(lambda: write_story(file, story.directory, info))
+    await run_in(stories.service.encode_pool, write_story, file, story.directory, info)
     file.seek(0)
     chunks, close = iter(partial(file.read, _CHUNK), b""), BackgroundTask(file.close)
     headers = {"Content-Disposition": 'attachment; filename="story.zip"', "Cache-Control": "no-store"}

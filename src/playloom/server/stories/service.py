@@ -278,7 +278,7 @@ class StoryService:
 
     async def _unmarked(self, frame: ContextFrame) -> ContextFrame:
         """Replace an image that this server sent by its unmarked frame: an edit would encode the watermark."""
-        _, manifest = await self.service.run_in_io_pool(lambda: self.service.sent_images.find(frame.frame_HWC))
+        _, manifest = await run_in(self.service.io_pool, self.service.sent_images.find, frame.frame_HWC)
         if manifest is None:
             return frame
         frame_HWC = await self.service.frame(frame.codes_N)
@@ -286,8 +286,8 @@ class StoryService:
 
     async def _edited_frames(self, story: Story, nodes: Sequence[Node], overlay: str) -> list[Frame]:
         size, pixels = story.tree.header.size, self.service.settings.picture_pixels
-        overlay_HW4 = await self.service.run_in_io_pool(
-            lambda: read_overlay(from_base64(overlay, "the overlay"), size, pixels=pixels)
+        overlay_HW4 = await run_in(
+            self.service.io_pool, lambda: read_overlay(from_base64(overlay, "the overlay"), size, pixels=pixels)
         )
         before = await story.read_frames(nodes)
         edited_THWC = np.stack([composite(frame.frame_HWC, overlay_HW4) for frame in before])
