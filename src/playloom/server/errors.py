@@ -34,7 +34,7 @@ def service_unavailable(message: str, seconds: int = 1) -> HTTPException:
     return HTTPException(503, message, {"Retry-After": str(max(1, seconds))})
 
 
-def to_http_error(error: Exception) -> AnyHTTPException:
+def to_http_error(error: BaseException) -> AnyHTTPException:
     """Convert any exception to the error that a client sees."""
     if isinstance(error, AnyHTTPException):
         return error

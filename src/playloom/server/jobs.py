@@ -198,9 +198,8 @@ def _context(params: NewJob, files: Mapping[str, bytes], most: int) -> list[Cont
     for number, step in enumerate(params.steps[first:], first):
         if step.image_name not in files:
             raise BadInputError(f"the form does not hold the image of step {number}; send it as a file part")
-        picture, where = files[step.image_name], f"the image of step {number}"
-        codes_N = np.array(step.tokens, np.int64) if step.tokens else None
-        context.append(ContextStep(picture, where, _action(step.action, f"action of step {number}"), codes_N))
+        action_A = _action(step.action, f"action of step {number}")
+        context.append(ContextStep(files[step.image_name], f"the image of step {number}", action_A, step.tokens))
     return context
 
 

@@ -32,7 +32,7 @@ from playloom.server.errors import log
 _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
 """Frame after an action; see `playloom.inference.session.StepInput`."""
-_OnError = Callable[[Exception], None]
+_OnError = Callable[[BaseException], None]
 Progress = Callable[[int, int], None]
 """Receives the number of prefilled prompt steps and their total."""
 _CLOSED = "this session was closed; open another one"
@@ -47,9 +47,13 @@ class ShuttingDownError(ResourceError):
     """Raised when the scheduler is closed, or closes before a step is done."""
 
 
-def _fail(future: Future[Any], error: Exception) -> None:
+def _fail(future: Future[Any], error: BaseException) -> None:
     with suppress(InvalidStateError):  # it is cancelled or done
         future.set_exception(error)
+
+
+def _on_failure(task: Future[Any], report: _OnError) -> None:
+    task.add_done_callback(lambda done: report(error) if (error := done.exception()) is not None else None)
 
 
 @dataclass(kw_only=True)
@@ -103,12 +107,12 @@ class Handle:
             self._scheduler.engine.check(request.input)  # a bad step fails its own request only
             self._scheduler._requests.append(request)
 
-        self._scheduler._post(enqueue, partial(_fail, request.done))
+        _on_failure(self._scheduler.run(enqueue), partial(_fail, request.done))
         return request.done
 
     def close(self) -> None:
         """Free the session's memory; queued steps fail with a `ShuttingDownError`."""
-        self._scheduler._post(lambda: self._scheduler._remove(self))
+        self._scheduler.run(lambda: self._scheduler._remove(self))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -138,7 +142,7 @@ class Scheduler:
         self.engine, self.sessions, self.batch, self.gather = engine, sessions, batch, gather
         self.stats = SchedulerStats()
         self.on_batch: Callable[[int], None] = lambda size: None  # receives the size of every batch done
-        self._tasks: queue.SimpleQueue[tuple[Callable[[], None], _OnError] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._closed, self._lock = False, threading.Lock()  # the lock: no task follows the None of the end
         self._prefilling: list[_PrefillRequest] = []
         self._requests: deque[_StepRequest] = deque()
@@ -166,20 +170,20 @@ class Scheduler:
             newcomer = _PrefillRequest(session=session, done=future, progress=progress, steps=len(session.pending))
             self._prefilling.append(newcomer)
 
-        def on_error(error: Exception) -> None:
+        def on_error(error: BaseException) -> None:
             self._capacity.release()
             _fail(future, error)
 
-        self._post(enqueue, on_error)
+        _on_failure(self.run(enqueue), on_error)
         return future
 
     def play(self, live: LiveHandle) -> None:
         """Make a frame of a live session at every tick, until its handle is closed."""
-        self._post(lambda: self._live.append(live), live.on_error)
+        _on_failure(self.run(lambda: self._live.append(live)), live.on_error)
 
     def wake(self) -> None:
         """Look at the live sessions again, after one was resumed or stepped."""
-        self._post(lambda: None)
+        self.run(lambda: None)
 
     @property
     def alive(self) -> bool:
@@ -192,12 +196,11 @@ class Scheduler:
         Two threads that compute at once slow each other down, see `playloom.device.run_in_temporary_thread`.
         """
         future: Future[_T] = Future()
-
-        def do() -> None:
-            if future.set_running_or_notify_cancel():
-                future.set_result(work())
-
-        self._post(do, partial(_fail, future))
+        with self._lock:
+            if not self._closed:
+                self._tasks.put((work, future))
+                return future
+        future.set_exception(ShuttingDownError("the server is stopping and accepts no new work"))
         return future
 
     def close(self, timeout: float = 10.0) -> bool:
@@ -205,13 +208,6 @@ class Scheduler:
         self._accept_nothing()
         self._thread.join(timeout)
         return not self._thread.is_alive()
-
-    def _post(self, task: Callable[[], None], on_error: _OnError = lambda error: None) -> None:
-        """Queue a task; `on_error` gets its exception, or that of a stopping server."""
-        with self._lock:
-            if not self._closed:
-                return self._tasks.put((task, on_error))
-        return on_error(ShuttingDownError("the server is stopping and accepts no new work"))
 
     def _accept_nothing(self) -> None:
         with self._lock:
@@ -223,11 +219,12 @@ class Scheduler:
         """Run all queued tasks, after at most `timeout` seconds (None: any) for the first; False after the last one."""
         with suppress(queue.Empty):
             while (item := self._tasks.get(timeout=timeout)) is not None:
-                timeout, (task, on_error) = 0.0, item
-                try:
-                    task()
-                except Exception as error:  # report to the caller
-                    on_error(error)
+                timeout, (work, future) = 0.0, item
+                if future.set_running_or_notify_cancel():
+                    try:
+                        future.set_result(work())
+                    except Exception as error:  # report to the caller
+                        future.set_exception(error)
             self._tasks.put(None)  # for the next call
             return False
         return True
@@ -261,7 +258,7 @@ class Scheduler:
                 live.on_error(gone)
             self._accept_nothing()
             while (item := self._tasks.get()) is not None:
-                item[1](gone)
+                _fail(item[1], gone)
 
     def _idle_time(self) -> float | None:
         """Return the seconds until there is work other than tasks; None: there is none."""
@@ -352,8 +349,7 @@ class Scheduler:
         return batch
 
     def _finish_live(self, live: LiveHandle, step: LiveStep, done: Future[StepResult]) -> None:
-        error = done.exception()
-        if isinstance(error, Exception):
+        if (error := done.exception()) is not None:
             self._end_live(live, error)
             return
         live.unsent += 1
@@ -363,8 +359,8 @@ class Scheduler:
             done.result()
 
         future = live.on_frame(live.state.finish(step, done.result()))
-        future.add_done_callback(lambda done: self._post(partial(sent, done), partial(self._end_live, live)))
+        future.add_done_callback(lambda done: _on_failure(self.run(partial(sent, done)), partial(self._end_live, live)))
 
-    def _end_live(self, live: LiveHandle, error: Exception) -> None:
+    def _end_live(self, live: LiveHandle, error: BaseException) -> None:
         self._live = [other for other in self._live if other is not live]
         live.on_error(error)

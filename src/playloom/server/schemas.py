@@ -21,7 +21,6 @@ from playloom.actions.codec import REST_VALUES, Form, read_vector, values_to_row
 from playloom.errors import BadInputError, did_you_mean
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import GenerationRequest, Prompt, StepResult
-from playloom.media.images import from_base64, read_frame
 from playloom.provenance import Manifest
 from playloom.server.scheduler import Frame
 from playloom.server.service import ContextStep, InferenceService, resolve_seed, run_in
@@ -211,7 +210,7 @@ def register_generation_routes(app: FastAPI, service: InferenceService) -> None:
         params = body.input_data
         service.check_steps(params.num_steps_to_predict)
         async with service.limiter.in_time(request), service.limiter.slot():
-            context = await run_in(service.io_pool, _context, params)
+            context = _context(params)
             prompt = await service.prompt(context, steps=_USED, stretch=True)
             sampling, seed = params.resolve(service)
             following = [context[-1].action_A, *[None] * params.num_steps_to_predict]
@@ -281,10 +280,9 @@ def _context(params: ScoreInput) -> list[ContextStep]:
     context = []
     first = max(0, len(params.context) - _USED)
     for number, entry in enumerate(params.context[first:], first):
-        where, vector = f"the image of context entry {number}", entry.actions or entry.actions_output
+        vector = entry.actions or entry.actions_output
         action_A = read_vector(vector, params.schema_, f"actions of context entry {number}") if vector else None
-        codes_N = np.array(entry.tokens, np.int64) if entry.tokens else None
-        context.append(ContextStep(from_base64(entry.image, where), where, action_A, codes_N))
+        context.append(ContextStep(entry.image, f"the image of context entry {number}", action_A, entry.tokens))
     return context
 
 
@@ -299,12 +297,9 @@ async def build_prompt(service: InferenceService, params: PromptFields) -> Promp
     if given is not None and len(given) != len(images) - 1:
         raise BadInputError(f"{len(images)} images need {len(images) - 1} context_actions between; got {len(given)}")
     actions = read_actions(given, params.schema_, "context action") if given else [REST_VALUES] * (len(images) - 1)
-
-    def read() -> list[ContextStep]:
-        named = zip(images, (f"image {index}" for index in range(len(images))), [*actions, None], strict=True)
-        return [ContextStep(from_base64(text, name), name, action_A) for text, name, action_A in named]
-
-    return await service.prompt(await run_in(service.io_pool, read), steps=service.context)
+    named = enumerate(zip(images, [*actions, None], strict=True))
+    context = [ContextStep(image, f"image {index}", action_A) for index, (image, action_A) in named]
+    return await service.prompt(context, steps=service.context)
 
 
 def read_actions(rows: list[list[float]], schema: Schema, name: str) -> list[NDArray[np.uint8]]:
@@ -341,16 +336,8 @@ async def _generation_request(service: InferenceService, body: DreamRequest) -> 
         rows = read_actions(body.actions, body.schema_, "action")
         actions = np.stack(rows) if rows else None
     if body.frames is not None:
-        named = [(text, f"frame {index}") for index, text in enumerate(body.frames)]
-        pixels = service.settings.picture_pixels
-
-        def read() -> list[NDArray[np.uint8]]:
-            return [
-                read_frame(from_base64(text, name), service.size, where=name, pixels=pixels) for text, name in named
-            ]
-
-        frames = await run_in(service.io_pool, read)
-        true_frames = np.stack(frames) if frames else None
+        following = [ContextStep(image, f"frame {index}") for index, image in enumerate(body.frames)]
+        true_frames = (await service.decode(following))[0] if following else None
     sampling, seed = body.resolve(service)
     return GenerationRequest(
         prompt=prompt,

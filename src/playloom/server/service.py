@@ -29,7 +29,7 @@ from playloom.errors import BadInputError
 from playloom.inference.generate import build_manifest, open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt, StepResult
-from playloom.media.images import encode_png, read_frame
+from playloom.media.images import encode_png, from_base64, read_frame
 from playloom.provenance import Manifest, frames_hash, stamp
 from playloom.server.errors import service_unavailable
 from playloom.server.scheduler import Frame, Handle, Progress, Scheduler
@@ -137,10 +137,10 @@ class SentImageCache:
 class ContextStep:
     """One context step of a request: an image, the action after it, and its tokens where they were sent."""
 
-    picture: bytes
+    picture: bytes | str  # a file, or its base64
     where: str  # name of the image in error messages
     action_A: NDArray[np.uint8] | None = None  # None in the last step: sampled
-    codes_N: NDArray[np.int64] | None = None
+    tokens: Sequence[int] | None = None  # none or empty: not known
 
 
 class InferenceService:
@@ -188,11 +188,17 @@ class InferenceService:
         if len(actions) < len(used) - 1:
             name = next(step.where for step in used if step.action_A is None)
             raise BadInputError(f"{name} has no action; only the last one may leave it to the model")
-        decoded = await run_in(self.io_pool, lambda: [self._decode(step, stretch) for step in used])
-        frames_THWC = np.stack([frame_HWC for frame_HWC, _ in decoded])
-        codes_TN = await self.known_codes(frames_THWC, [known_N for _, known_N in decoded])
+        frames_THWC, known = await self.decode(used, stretch=stretch)
+        codes_TN = await self.known_codes(frames_THWC, known)
         actions_TA = np.stack(actions) if actions else np.zeros((0, len(REST_VALUES)), np.uint8)
         return Prompt(frames_THWC=frames_THWC, actions_TA=actions_TA, codes_TN=codes_TN)
+
+    async def decode(
+        self, steps: Sequence[ContextStep], *, stretch: bool = False
+    ) -> tuple[NDArray[np.uint8], list[NDArray[np.int64] | None]]:
+        """Decode the images of steps as frames, uint8 [T, H, W, 3]; also return the codes that are known of them."""
+        decoded = await run_in(self.io_pool, lambda: [self._decode(step, stretch) for step in steps])
+        return np.stack([frame_HWC for frame_HWC, _ in decoded]), [known_N for _, known_N in decoded]
 
     async def known_codes(
         self, frames_THWC: NDArray[np.uint8], known: Sequence[NDArray[np.int64] | None]
@@ -275,9 +281,10 @@ class InferenceService:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        picture = from_base64(step.picture, step.where) if isinstance(step.picture, str) else step.picture
         pixels = self.settings.picture_pixels
-        frame_HWC = read_frame(step.picture, self.size, where=step.where, pixels=pixels, stretch=stretch)
-        known_N = step.codes_N if step.codes_N is not None else self.sent_images.find(frame_HWC)[0]
+        frame_HWC = read_frame(picture, self.size, where=step.where, pixels=pixels, stretch=stretch)
+        known_N = np.array(step.tokens, np.int64) if step.tokens else self.sent_images.find(frame_HWC)[0]
         if known_N is not None:
             slots, codebook = self.model.config.layout.image_slots, self.model.config.layout.vocab.codebook_size
             if len(known_N) != slots or known_N.min() < 0 or known_N.max() >= codebook:

@@ -190,7 +190,7 @@ class LiveConnection:
         prompt, manifest = self.start.prompt, self.manifest  # those of this frame
         return self.service.live_pool.submit(self._encode, frame, prompt, manifest)
 
-    def _on_error(self, error: Exception) -> None:
+    def _on_error(self, error: BaseException) -> None:
         self.failure = to_http_error(error).detail
 
     def _encode(self, frame: LiveFrame, prompt: Prompt, manifest: Manifest) -> None:
