@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, REST_VALUES, Schema, detect_schema, encode_named, rows_to_values
 from playloom.actions.controller import CONTROLS
-from playloom.errors import ActionError, BadInputError, EndpointError, MissingExtraError, PictureError
+from playloom.errors import ActionError, BadInputError, EndpointError, PictureError, import_extra
 from playloom.json_io import read_json
 from playloom.media.images import Picture, encode_png, fit_picture, from_base64, read_picture
 
@@ -145,17 +145,11 @@ class Endpoint:
         self.shown = self.redact(f"{parts.scheme}://{parts.netloc}{parts.path}")
         """The address without its query, which may hold secrets."""
         self._attempts, self._on_retry, self._sleep = retries + 1, on_retry, sleep
-        try:
-            import httpx
-            import tenacity
-        except ImportError as error:
-            raise MissingExtraError.of(error.name or "httpx", "call") from error
-        self._httpx: Any = httpx
-        self._tenacity: Any = tenacity
+        self._httpx, self._tenacity = import_extra("httpx", "call"), import_extra("tenacity", "call")
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
         headers |= key.header() if key is not None else {}
         # A proxy of the environment is for other machines only.
-        self._client = httpx.Client(headers=headers, timeout=timeout, trust_env=not self._is_local)
+        self._client = self._httpx.Client(headers=headers, timeout=timeout, trust_env=not self._is_local)
 
     def __enter__(self) -> Endpoint:
         return self

@@ -187,7 +187,7 @@ def _register_info_routes(app: FastAPI, service: InferenceService, metrics: Metr
             width=width,
             height=height,
             context=service.context,
-            tokens=layout.grid_height * layout.grid_width,
+            tokens=layout.image_slots,
             temperature=service.sampling().temperature,
             controls=service.model.card.get("controls", {}),
         )

@@ -12,12 +12,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
+import anyio
 import numpy as np
 from fastapi import FastAPI, WebSocket
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 from starlette.exceptions import HTTPException
-from starlette.websockets import WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocketDisconnect
 
 from playloom.actions.codec import ACTION_SLOTS, rows_to_values
 from playloom.errors import ActionError, PlayloomError
@@ -150,11 +151,10 @@ class _Player:
 
     async def reject(self, error: HTTPException) -> None:
         code = _TRY_LATER if error.status_code == 503 else _BROKEN if error.status_code >= 500 else _POLICY
-        with suppress(Exception):  # the socket may be closed already
-            if self.socket.application_state is WebSocketState.CONNECTED:
-                await asyncio.wait_for(self.socket.send_json({"type": "error", "message": error.detail}), 2)
-                reason = error.detail.encode("ascii", "replace")[:_MAX_REASON].decode()
-                await asyncio.wait_for(self.socket.close(code, reason), 2)
+        reason = error.detail.encode("ascii", "replace")[:_MAX_REASON].decode()
+        with suppress(Exception), anyio.move_on_after(2):  # the socket may be closed already
+            await self.socket.send_json({"type": "error", "message": error.detail})
+            await self.socket.close(code, reason)
 
     async def _hello(self) -> Hello:
         seconds = self.service.settings.handshake_timeout

@@ -102,9 +102,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, application: Application, say: Say, greeting: str) -> None:
         super().__init__(config)
         self.application, self.say, self.greeting = application, say, greeting
-        self._draining: float | None = None
-        seconds = f"{application.settings.drain_seconds:g} more seconds"
-        self._farewell = f"stopping; running work has {seconds}, press Ctrl-C again to end at once"
+        self._draining: float | None = None  # seconds left
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then print the greeting."""
@@ -130,10 +128,10 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Check the drain, ten times per second."""
+        seconds = self.application.settings.drain_seconds
         if self._draining is not None:
-            if self._farewell:  # not in the signal handler: that may interrupt another print
-                self.say(self._farewell)
-                self._farewell = ""
+            if self._draining == seconds:  # not in the signal handler: that may interrupt another print
+                self.say(f"stopping; running work has {seconds:g} more seconds, press Ctrl-C again to end at once")
             self._draining -= _TICK
             if self._draining <= 0 or not self.application.has_active_work:
                 self.application.service.limiter.abort_all()

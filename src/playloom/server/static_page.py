@@ -79,13 +79,10 @@ def _description(world: ModelDescription) -> dict[str, Any]:
 
 def _write_prompts(engine: Engine, folder: Path) -> dict[str, Any]:
     """Write a picture of each prompt; return the prompts as codes, and the actions between them."""
-    world = engine.model
-    place, sizes = prompt_folder(world.folder), world.config.tokenizer
-    found: dict[str, Any] = {}
+    config, place = engine.model.config, prompt_folder(engine.model.folder)
+    size, found = (config.tokenizer.frame_height, config.tokenizer.frame_width), dict[str, Any]()
     for name in list_prompts(place):
-        context = world.config.transformer.context_steps
-        size = sizes.frame_height, sizes.frame_width
-        data = load_prompt(find_prompt(name, place), context=context, frame_size=size)
+        data = load_prompt(find_prompt(name, place), context=config.transformer.context_steps, frame_size=size)
         codes_TN = engine.codes(Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA))
         found[name] = {"codes": codes_TN, "actions": data.actions_TA}
         (folder / f"{name}.png").write_bytes(encode_png(data.frames_THWC[-1]))

@@ -6,16 +6,16 @@ A cancelled branch ends after its current frame, which is dropped.
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi import Header as HeaderParam
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from numpy.typing import NDArray
 from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
@@ -27,13 +27,12 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.types import ActionSource, Prompt, StepResult
 from playloom.server.errors import to_http_error
 from playloom.server.schemas import SEED_END, download, file_response, read_actions
-from playloom.server.service import RequestLimiter, run_in
+from playloom.server.service import run_in
 from playloom.server.stories import schemas
 from playloom.server.stories.schemas import ACTIVE_STATES, Branch, Change, Header, Node, Removed, StoryInfo
 from playloom.server.stories.service import Story, StoryService
 from playloom.server.stories.store import Frame, PathKind, export_path, load_path, write_story
 
-_HEARTBEAT = 10.0  # seconds of silence before a comment line, which keeps proxies connected
 _CHUNK = 2**18
 _MEDIA_TYPES: dict[PathKind, str] = {
     "mp4": "video/mp4",
@@ -43,7 +42,6 @@ _MEDIA_TYPES: dict[PathKind, str] = {
     "zip": "application/zip",
 }
 _CACHED = {"Cache-Control": "private, max-age=31536000, immutable"}
-_STREAM = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _Actions = Sequence[NDArray[np.uint8] | None]
 
 
@@ -253,21 +251,34 @@ async def delete_story(story: str, stories: Stories) -> None:
     await stories.delete(story)
 
 
-@router.get("/{story}/events", **file_response("text/event-stream"))
+@router.get("/{story}/events", response_class=EventSourceResponse)
 async def stream_events(
     story: OpenStory,
     stories: Stories,
     after: Annotated[int | None, Query(ge=0, description="Number of the newest known event; none: from now.")] = None,
     last_event_id: Annotated[int | None, HeaderParam(ge=0, description="The same, sent by browsers.")] = None,
-) -> Response:
+) -> AsyncIterator[ServerSentEvent]:
     """Stream changes of a story: Server-Sent Events `node`, `branch`, `removed`, `story`.
 
     `reload`: events were missed that are no longer kept; get the story again. `gone`: it was deleted.
     """
     known = after if last_event_id is None else last_event_id
-    start = story.tree.header.revision if known is None else known
-    stream = event_stream(story, start, stories.service.limiter)
-    return StreamingResponse(stream, media_type="text/event-stream", headers=_STREAM)
+    sent = story.tree.header.revision if known is None else known
+    yield ServerSentEvent(retry=1000)
+    while not stories.service.limiter.draining:
+        changed = story.changed
+        if story.deleted:
+            yield ServerSentEvent(event="gone", id=str(sent), raw_data="{}")
+            return
+        changes, now = story.events(sent), story.tree.header.revision
+        if changes is None:
+            yield ServerSentEvent(event="reload", id=str(now), raw_data="{}")
+        for number, change in changes or ():
+            for kind, item in _newest(change, story):
+                yield ServerSentEvent(event=kind, id=str(number), data=item)
+        if now == sent:
+            await changed.wait()
+        sent = now
 
 
 @router.post("/{story}/branches", status_code=202)
@@ -354,41 +365,14 @@ async def get_zip(story: OpenStory, stories: Stories) -> Response:
     return StreamingResponse(chunks, media_type="application/zip", headers=headers, background=close)
 
 
-async def event_stream(story: Story, after: int, limiter: RequestLimiter) -> AsyncIterator[str]:
-    """Yield events after a revision until the story is deleted or the server stops."""
-    yield "retry: 1000\n\n"
-    while not limiter.draining:
-        changed = story.changed
-        if story.deleted:
-            yield _format_sse("gone", after, "{}")
-            return
-        known, now = story.events(after), story.tree.header.revision
-        if known is None:
-            yield _format_sse("reload", now, "{}")
-        for number, change in known or ():
-            yield _serialize_event(number, change, story)
-        if now != after:
-            after = now
-            continue
-        try:
-            await asyncio.wait_for(changed.wait(), _HEARTBEAT)
-        except asyncio.TimeoutError:
-            yield ": keep-alive\n\n"
-
-
-def _serialize_event(number: int, change: Change, story: Story) -> str:
-    """Serialize an event with the newest value of its subject; a branch's frame is followed by its branch."""
+def _newest(change: Change, story: Story) -> Iterator[tuple[str, Any]]:
+    """Yield the kind and the newest value of a change's subject; a branch's frame is followed by its branch."""
     nodes, branches = story.tree.nodes, story.tree.branches
     if isinstance(change, Header):
-        return _format_sse(change.kind, number, json.dumps({"id": story.name, "name": change.name}))
-    newest: list[Node | Branch | Removed] = [change]
-    if isinstance(change, Node):
-        newest = [nodes.get(change.id, change)]
-        newest += [branches[change.branch]] if change.branch in branches else []
-    elif isinstance(change, Branch):
-        newest = [branches.get(change.id, change)]
-    return "".join(_format_sse(item.kind, number, item.model_dump_json()) for item in newest)
-
-
-def _format_sse(kind: str, number: int, data: str) -> str:
-    return f"id: {number}\nevent: {kind}\ndata: {data}\n\n"
+        yield change.kind, {"id": story.name, "name": change.name}
+    elif isinstance(change, Node):
+        yield change.kind, nodes.get(change.id, change)
+        if change.branch in branches:
+            yield Branch.kind, branches[change.branch]
+    else:
+        yield change.kind, branches.get(change.id, change) if isinstance(change, Branch) else change
