@@ -87,7 +87,7 @@ class Server:
         self.service.scheduler.on_batch = self.metrics.count_batch
         self.sessions = SessionManager(self.service, self.metrics)
         self.jobs = Jobs(self.service)
-        self.stories = StoryService(self.service, lambda token: self.sessions.history(token)[:2])
+        self.stories = StoryService(self.service, self.sessions.history)
         self.branches = BranchRunner(self.stories)
 
     @property

@@ -21,7 +21,16 @@ from starlette.responses import Response
 from playloom.actions.codec import read_vector, sticks_of
 from playloom.errors import BadInputError
 from playloom.server.errors import parse_json, to_http_error
-from playloom.server.schemas import ApiModel, Prediction, SamplingFields, Tokens, Vector, file_response, predict
+from playloom.server.schemas import (
+    SEED_END,
+    ApiModel,
+    Prediction,
+    SamplingFields,
+    Tokens,
+    Vector,
+    file_response,
+    predict,
+)
 from playloom.server.service import ContextStep, InferenceService, run_in
 from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
 
@@ -173,9 +182,11 @@ def register_job_routes(app: FastAPI, jobs: Jobs) -> None:
         future = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
         following = [context[-1].action_A, *future, *[None] * params.num_steps_to_predict]
         following = following[: params.num_steps_to_predict + 1]
-        prompt = await service.prompt(context, steps=len(context), stretch=True)
+        prompt = await service.prompt(context, stretch=True)
         (sampling, seed), count = params.resolve(service), params.num_parallel_predictions
-        predictions = (predict(service, prompt, following, sampling, (seed + index) % 2**63) for index in range(count))
+        predictions = (
+            predict(service, prompt, following, sampling, (seed + index) % SEED_END) for index in range(count)
+        )
         return NewJobReply(job_ids=jobs.start(count, predictions), current_jobs_in_queue=jobs.running)
 
     @app.get("/get_job_results", tags=["job server"], **file_response("application/zip", empty="Nothing new yet."))

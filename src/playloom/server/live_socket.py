@@ -176,11 +176,11 @@ class _Player:
             kept.form = hello.format
             self.connection = kept
             return
-        self.sessions.check_capacity()
-        start, sampling = await self._start(hello), self.service.sampling()
-        if hello.temperature is not None:
-            sampling = replace(sampling, temperature=hello.temperature)
-        handle = await self.sessions.open(start.prompt, sampling, start.seed, self._progress)
+        with self.sessions.opening():
+            start, sampling = await self._start(hello), self.service.sampling()
+            if hello.temperature is not None:
+                sampling = replace(sampling, temperature=hello.temperature)
+            handle = await self.service.open(start.prompt, sampling, start.seed, self._progress)
         connection = LiveConnection(self.sessions, handle, start, controller=hello.controller, form=hello.format)
         self.connection = self.sessions.connections[connection.token] = connection
 

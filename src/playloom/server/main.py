@@ -164,7 +164,6 @@ def server_of(settings: Settings, app: FastAPI, listener: socket.socket, say: Sa
         server_header=False,
         proxy_headers=False,
         backlog=1024,
-        timeout_keep_alive=5,
         timeout_graceful_shutdown=1,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

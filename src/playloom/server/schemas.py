@@ -211,7 +211,7 @@ def register_generation_routes(app: FastAPI, service: InferenceService) -> None:
         service.check_steps(params.num_steps_to_predict)
         async with service.limiter.in_time(request), service.limiter.slot():
             context = _context(params)
-            prompt = await service.prompt(context, steps=_USED, stretch=True)
+            prompt = await service.prompt(context, stretch=True)
             sampling, seed = params.resolve(service)
             following = [context[-1].action_A, *[None] * params.num_steps_to_predict]
             results = []
@@ -299,7 +299,7 @@ async def build_prompt(service: InferenceService, params: PromptFields) -> Promp
     actions = read_actions(given, params.schema_, "context action") if given else [REST_VALUES] * (len(images) - 1)
     named = enumerate(zip(images, [*actions, None], strict=True))
     context = [ContextStep(image, f"image {index}", action_A) for index, (image, action_A) in named]
-    return await service.prompt(context, steps=service.context)
+    return await service.prompt(context)
 
 
 def read_actions(rows: list[list[float]], schema: Schema, name: str) -> list[NDArray[np.uint8]]:

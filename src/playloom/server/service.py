@@ -181,9 +181,9 @@ class InferenceService:
             return self.prompts[0]
         return find_prompt(name, self._prompts).stem
 
-    async def prompt(self, context: Sequence[ContextStep], *, steps: int, stretch: bool = False) -> Prompt:
-        """Build a prompt from the last `steps` context steps, at most the model's context length."""
-        used = context[-min(steps, self.context) :]
+    async def prompt(self, context: Sequence[ContextStep], *, stretch: bool = False) -> Prompt:
+        """Build a prompt from the last steps that fit the model's context."""
+        used = context[-self.context :]
         actions = [step.action_A for step in used[:-1] if step.action_A is not None]
         if len(actions) < len(used) - 1:
             name = next(step.where for step in used if step.action_A is None)

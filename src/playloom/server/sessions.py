@@ -11,7 +11,9 @@ import math
 import struct
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -25,7 +27,6 @@ from playloom.errors import BadInputError
 from playloom.inference.realtime.recorder import FrameHistory, SentFrame, as_csv, as_mp4
 from playloom.inference.realtime.state import LiveState
 from playloom.inference.realtime.types import Controller, LiveFrame
-from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session
 from playloom.inference.types import Prompt, StepResult
 from playloom.media.images import Live, live_picture
@@ -33,7 +34,7 @@ from playloom.provenance import Manifest
 from playloom.server import schemas
 from playloom.server.errors import service_unavailable, to_http_error
 from playloom.server.middleware import Metrics
-from playloom.server.scheduler import Handle, LiveHandle, Progress
+from playloom.server.scheduler import Handle, LiveHandle
 from playloom.server.service import InferenceService, await_future, run_in
 from playloom.server.settings import new_token
 
@@ -201,8 +202,7 @@ class LiveConnection:
         self.history.add(frame, manifest)
         self.history.add_sent(SentFrame(picture, frame.action_A, frame.skipped))
         self.metrics.live_frames.inc()
-        if frame.late:
-            self.metrics.late.inc()
+        self.metrics.late.inc(frame.late)
         if frame.key_to_frame is not None:
             self.metrics.input_latency.observe(frame.key_to_frame)
         header = HEADER.pack(
@@ -277,23 +277,18 @@ class SessionManager:
         """Number of sessions open or being opened."""
         return len(self.connections) + len(self.http_sessions) + self._opening
 
-    async def open(
-        self, prompt: Prompt, sampling: Sampling, seed: int, progress: Progress = lambda seen, steps: None
-    ) -> Handle:
-        """Open a session, or raise a 503; a cancelled call leaves nothing behind."""
-        self.check_capacity()
-        self._opening += 1
-        try:
-            return await self.service.open(prompt, sampling, seed, progress)
-        finally:
-            self._opening -= 1
-
-    def check_capacity(self) -> None:
-        """Raise an `HTTPException` 503 if no more session is allowed."""
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Count a session that is being opened, or raise an `HTTPException` 503 if no more is allowed."""
         self.service.limiter.check_open()
         limit = self.service.settings.max_sessions
         if self.open_sessions >= limit:
             raise service_unavailable(f"all {limit} sessions are taken; try again in a while", 10)
+        self._opening += 1
+        try:
+            yield
+        finally:
+            self._opening -= 1
 
     def find(self, token: str) -> HttpSession:
         """Return an HTTP session by its token, or raise an `HTTPException` 404."""
@@ -335,9 +330,9 @@ def register_session_routes(app: FastAPI, sessions: SessionManager) -> None:
     async def open_session(body: schemas.PromptParams, request: Request) -> SessionCreated:
         """Open a session that is stepped by requests."""
         async with service.limiter.in_time(request):
-            sessions.check_capacity()
-            prompt, (sampling, seed) = await schemas.build_prompt(service, body), body.resolve(service)
-            handle, token = await sessions.open(prompt, sampling, seed), new_token(service.settings.replica)
+            with sessions.opening():
+                prompt, (sampling, seed) = await schemas.build_prompt(service, body), body.resolve(service)
+                handle, token = await service.open(prompt, sampling, seed), new_token(service.settings.replica)
             sessions.http_sessions[token] = HttpSession(
                 handle=handle,
                 manifest=service.manifest(prompt, sampling, seed, "full"),

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from playloom.client.endpoint import is_loopback
 from playloom.errors import ConfigError
+from playloom.server.errors import validation_message
 
 _REPLICA_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 _MIB = 2**20
@@ -140,9 +141,7 @@ def read_settings(**given: Any) -> Settings:
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"][:1].lower() + first["msg"][1:]
+        name, _, reason = validation_message(error.errors(include_url=False, include_input=False)).partition(": ")
         raise ConfigError(f"the setting {name} is invalid: {reason}") from None
     except ValueError as error:  # of pydantic-settings, for a list that is not JSON
         raise ConfigError(f"a setting in the environment cannot be read: {error}") from None

@@ -23,7 +23,7 @@ from PIL import Image
 from playloom.errors import BadInputError, PictureError, PlayloomError
 from playloom.inference.realtime.recorder import ContextFrame, FrameHistory
 from playloom.media.images import from_base64, picture_size
-from playloom.provenance import created_at
+from playloom.provenance import Manifest, created_at
 from playloom.server.schemas import build_prompt
 from playloom.server.service import InferenceService, run_in
 from playloom.server.stories.schemas import Change, EditRequest, Header, NewStory, Node, StoryInfo, StoryItem, Tree
@@ -114,9 +114,9 @@ class Story:
 class StoryService:
     """All stories of a folder."""
 
-    def __init__(self, service: InferenceService, recent_of: Callable[[str], tuple[str, FrameHistory]]) -> None:
-        """Read nothing yet; `recent_of` returns the name of a session's prompt and its newest frames, by its token."""
-        self.service, self._recent_of = service, recent_of
+    def __init__(self, service: InferenceService, history: Callable[[str], tuple[str, FrameHistory, Manifest]]) -> None:
+        """Read nothing yet; `history` is that of `SessionManager`."""
+        self.service, self._history = service, history
         self._store = StoryStore(service.settings.stories)
         self._disk = ThreadPoolExecutor(1, "playloom-stories")
         self._open: dict[str, Story] = {}  # damaged ones included
@@ -192,11 +192,11 @@ class StoryService:
 
     def check_size(self, story: Story) -> None:
         """Raise BadInputError unless the story's frames have the model's size."""
-        (height, width), (model_height, model_width) = story.tree.header.size, self.service.size
-        if (height, width) != (model_height, model_width):
+        size, expected = story.tree.header.size, self.service.size
+        if size != expected:
             raise BadInputError(
-                f"the frames of this story have another size: got {width} x {height}, expected {model_width} x "
-                f"{model_height} of {self.service.model.config.name}; serve the model that made them"
+                f"the frames of this story have another size: got {size[1]} x {size[0]}, expected {expected[1]} x "
+                f"{expected[0]} of {self.service.model.config.name}; serve the model that made them"
             )
 
     def check_frames(self, story: Story, more: int) -> None:
@@ -269,7 +269,7 @@ class StoryService:
         if params.session is not None:
             if params.prompt is not None or params.images is not None:
                 raise BadInputError("session was sent together with prompt or images; send one of them")
-            name, recent = self._recent_of(params.session)
+            name, recent, _ = self._history(params.session)
         else:
             prompt = await build_prompt(self.service, params)
             name = self.service.resolve_prompt(params.prompt) if params.images is None else "my pictures"
