@@ -251,7 +251,11 @@ async def delete_story(story: str, stories: Stories) -> None:
     await stories.delete(story)
 
 
-@router.get("/{story}/events", response_class=EventSourceResponse)
+class _EventStream(EventSourceResponse):
+    media_type = ""  # else FastAPI documents errors as event streams too
+
+
+@router.get("/{story}/events", response_class=_EventStream)
 async def stream_events(
     story: OpenStory,
     stories: Stories,
