@@ -251,7 +251,7 @@ class TokenDataset(_Dataset):
     def open(cls, folder: Path | str) -> TokenDataset:
         """Open a finished dataset; RecordingError when the folder is missing, unfinished or damaged."""
         index, tokens, common = _read(Path(folder), "tokens")
-        return cls(tokens_FN=tokens, tokenizer=str(index["tokenizer"]), **common)
+        return cls(tokens_FN=tokens, tokenizer=str(index.get("tokenizer")), **common)
 
     @classmethod
     def create(
@@ -301,8 +301,13 @@ def _read(folder: Path, kind: str | None = None) -> tuple[dict[str, Any], NDArra
             columns[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise RecordingError(f"{path} cannot be read ({error}); prepare the dataset again") from error
-        if len(columns[name]) != index["rows"]:
-            raise RecordingError(f"{path} has {len(columns[name])} rows; {INDEX} says {index['rows']}")
-    spans = tuple(EpisodeSlice(**one) for one in index["episodes"])
-    common = {"folder": folder, "state_columns": tuple(index["state_columns"]), "spans": spans}
+    try:
+        rows, state_columns = index["rows"], tuple(index["state_columns"])
+        spans = tuple(EpisodeSlice(**one) for one in index["episodes"])
+    except (KeyError, TypeError) as error:
+        raise RecordingError(f"{folder / INDEX} is damaged ({error!r}); prepare the dataset again") from error
+    for name, column in columns.items():
+        if len(column) != rows:
+            raise RecordingError(f"{folder / name}.npy has {len(column)} rows; {INDEX} says {rows}")
+    common = {"folder": folder, "state_columns": state_columns, "spans": spans}
     return index, columns[kind], {**common, "actions_FA": columns["actions"], "states_FS": columns["states"]}
