@@ -98,7 +98,7 @@ class Model:
         if isinstance(actions, Path):
             actions = str(actions)
         job = DreamJob(
-            **self._start(prompt, seed, sampling, context, start_step, resize),
+            **self._start(prompt, sampling, context, seed=seed, start_step=start_step, resize=resize),
             actions=None if actions is None else as_script(actions, schema),
             steps=steps,
             mode=mode,
@@ -120,29 +120,21 @@ class Model:
 
         Args are those of `dream`. Notes on the prompt become Python warnings.
         """
-        config = GenerationConfig(**self._start(prompt, seed, sampling, context, start_step, resize))
+        config = GenerationConfig(**self._start(prompt, sampling, context, seed=seed, start_step=start_step, resize=resize))
         found, data = config.read_prompt(self.engine, horizon=0, render=render)
         for note in data.notes:
             warnings.warn(note, stacklevel=2)
         return self.engine.open(found, sampling=config.sampling(self.engine.model), seed=seed)
 
     def _start(
-        self,
-        prompt: str | Path | Prompt | None,
-        seed: int,
-        sampling: Sampling | None,
-        context: int | None,
-        start_step: int | None,
-        resize: ResizeMode,
+        self, prompt: str | Path | Prompt | None, sampling: Sampling | None, context: int | None, **options: Any
     ) -> dict[str, Any]:
         return {
             "model": self.name if self.name in bundled_models() else None,
             "prompt": str(prompt) if isinstance(prompt, Path) else prompt,
-            "seed": seed,
             "context": self.engine.model.config.transformer.context_steps if context is None else context,
-            "start_step": start_step,
-            "resize": resize,
             "decode_order": self.engine.schedule.row_delay,
+            **options,
             **({} if sampling is None else dataclasses.asdict(sampling)),
         }
 
