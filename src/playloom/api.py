@@ -120,7 +120,8 @@ class Model:
 
         Args are those of `dream`. Notes on the prompt become Python warnings.
         """
-        config = GenerationConfig(**self._start(prompt, sampling, context, seed=seed, start_step=start_step, resize=resize))
+        options = self._start(prompt, sampling, context, seed=seed, start_step=start_step, resize=resize)
+        config = GenerationConfig(**options)
         found, data = config.read_prompt(self.engine, horizon=0, render=render)
         for note in data.notes:
             warnings.warn(note, stacklevel=2)

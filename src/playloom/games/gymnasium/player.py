@@ -19,7 +19,7 @@ import importlib
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NamedTuple
@@ -70,30 +70,23 @@ _PRESSES = (*product((*_DPAD, *_BUTTONS, *_TRIGGERS), (1.0,)), *product(_STICKS,
 class ActionEncoder:
     """Encoder of the actions of one environment."""
 
-    kind: str
-    """Class of the action space."""
+    space: Any
+    """Action space of the environment."""
     sources: tuple[tuple[str, ...], ...]
-    """Sources of each number of a flattened action, or of each value of a discrete one."""
+    """Sources of each number of an action that `gymnasium.spaces.flatten` gives."""
     mapping: ControlMapping
 
     def encode(self, actions: Sequence[Any]) -> NDArray[np.uint8]:
         """Encode actions [T] of the environment as action values uint8 [T, 16]."""
+        from gymnasium.spaces import flatten
+
         columns = {name: column for column, name in enumerate(self.mapping.sources)}
         input_TC = np.zeros((len(actions), len(columns)), np.float32)
-        for step, action in enumerate(actions):
-            for name, value in self._parts(action):
-                if name in columns:
-                    input_TC[step, columns[name]] = value
+        flat_NT = np.stack([flatten(self.space, action) for action in actions], axis=1)
+        for names, number_T in zip(self.sources, flat_NT, strict=False):
+            for column in (columns[name] for name in names if name in columns):
+                input_TC[:, column] += number_T
         return self.mapping.apply(input_TC)
-
-    def _parts(self, action: Any) -> Iterator[tuple[str, float]]:
-        numbers = np.asarray(action).reshape(-1).tolist()
-        if self.kind == "Discrete":
-            yield from ((name, 1.0) for name in self.sources[numbers[0]])
-        elif self.kind == "MultiDiscrete":
-            yield from ((f"action_{index}_{value}", 1.0) for index, value in enumerate(numbers))
-        else:
-            yield from ((f"action_{index}", float(value)) for index, value in enumerate(numbers))
 
     def note(self) -> str:
         """Return the mapping as a sentence."""
@@ -101,7 +94,7 @@ class ActionEncoder:
             f"{control} = {' + '.join(f'{weight:.3g} {source}' for source, weight in weights.items())}"
             for control, weights in self.mapping.weights.items()
         ]
-        pressed = " (triggers are recorded as pressed from 0.5)" if self.kind == "Box" else ""
+        pressed = " (triggers are recorded as pressed from 0.5)" if type(self.space).__name__ == "Box" else ""
         return f"actions: {', '.join(parts)}{pressed}"
 
 
@@ -119,9 +112,8 @@ def action_encoder(name: str, env: Any, path: str | None) -> ActionEncoder:
         meanings = getattr(env.unwrapped, "get_action_meanings", lambda: [""] * int(space.n))()
         sources = tuple((f"action_{number}", *_words(meaning)) for number, meaning in enumerate(meanings))
     elif kind == "MultiDiscrete":
-        sources = tuple(
-            tuple(f"action_{number}_{value}" for value in range(count)) for number, count in enumerate(space.nvec.flat)
-        )
+        counts = enumerate(space.nvec.flat)
+        sources = tuple((f"action_{number}_{value}",) for number, count in counts for value in range(count))
     elif kind in ("Box", "MultiBinary"):
         sources = tuple((f"action_{number}",) for number in range(int(np.prod(space.shape))))
     else:
@@ -137,7 +129,7 @@ def action_encoder(name: str, env: Any, path: str | None) -> ActionEncoder:
     for source in (source for weights in mapping.weights.values() for source in weights):
         if source not in known:
             raise ConfigError(f"the mapping has a source {source!r} that {name} lacks; {did_you_mean(source, known)}")
-    return ActionEncoder(kind, sources, mapping)
+    return ActionEncoder(space, sources, mapping)
 
 
 def _words(meaning: str) -> list[str]:
@@ -164,7 +156,7 @@ def _default(name: str, kind: str, space: Any, sources: Sequence[Sequence[str]])
         return {_WORDS[word]: {word: 1.0} for word in _WORDS if word in words}
     values = [group[0] for group in sources]
     if kind == "MultiDiscrete":  # value 0 of each number is rest
-        values = [source for group in sources for source in group[1:]]
+        values = [source for source in values if not source.endswith("_0")]
     if len(values) > len(_PRESSES):
         _too_many(name, len(values))
     for source, (control, weight) in zip(values, _PRESSES, strict=False):
