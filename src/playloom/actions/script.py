@@ -208,7 +208,6 @@ def rounding(name: str, given: float, played: float) -> str | None:
 
 
 def _parse_part(part: str, notes: dict[str, None]) -> tuple[NDArray[np.uint8], int | None]:
-    """Action values and length of a part; notes are added."""
     duration = _DURATION.search(part)
     state: dict[str, float] = {}
     for name, value in _split_inputs(part[: duration.start()] if duration else part, part):
@@ -227,7 +226,6 @@ def _parse_part(part: str, notes: dict[str, None]) -> tuple[NDArray[np.uint8], i
 
 
 def _split_inputs(inputs: str, part: str) -> list[tuple[str, str | None]]:
-    """The (word, value text) pairs of a part, each word known."""
     found: list[tuple[str, str | None]] = []
     position = 0
     text = inputs.strip().rstrip("+").rstrip()

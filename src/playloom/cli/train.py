@@ -292,7 +292,6 @@ def _sizes(
 
 
 def _read_controls(path: Path | None) -> dict[str, str]:
-    """Read what controls do in the game."""
     if path is None:
         return {}
     try:

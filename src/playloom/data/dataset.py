@@ -30,6 +30,8 @@ INDEX = "index.json"
 """Written last: a folder without it is unfinished."""
 JOURNAL = "part-index.json"
 """Index of an unfinished folder."""
+OUTCOMES = ("reward", "terminated", "truncated")
+"""State columns of the step that begins in a row; the others are measured when its frame is seen."""
 Progress = Callable[[int, int], None]
 """Progress callback: frames done, frames in all."""
 
@@ -276,14 +278,18 @@ def join_datasets(folder: Path, out: Path) -> FrameDataset | TokenDataset:
     if not parts or forms.count(forms[0]) < len(forms) or total < sum(index["rows"] for index, _, _ in parts):
         raise RecordingError(f"{folder} does not hold each part of one import once; expected a folder for each")
     with folder_lock(out):
-        writer = DatasetWriter(out, total=total, row=forms[0][1], **forms[0][0])
-        for clip in sorted(clips):
-            span, (data, actions_FA, states_FS) = clips[clip]
-            rows = span.rows
-            writer.append_episode(data[rows], actions_FA[rows], states_FS[rows], span.meta, start=start)
-            start += span.length
-        writer.finish()
-    return FrameDataset.open(out) if writer.kind == "frames" else TokenDataset.open(out)
+        spans = [clips[clip][0] for clip in sorted(clips)]
+        if not (out / INDEX).exists():
+            writer = DatasetWriter(out, total=total, row=forms[0][1], **forms[0][0])
+            for clip in sorted(clips):
+                span, (data, actions_FA, states_FS) = clips[clip]
+                rows = span.rows
+                writer.append_episode(data[rows], actions_FA[rows], states_FS[rows], span.meta, start=start)
+                start += span.length
+            writer.finish()
+        elif [(one.length, one.meta) for one in _read(out)[2]["spans"]] != [(one.length, one.meta) for one in spans]:
+            raise RecordingError(f"{out} holds another dataset; choose another folder, or remove it first")
+    return FrameDataset.open(out) if forms[0][0]["kind"] == "frames" else TokenDataset.open(out)
 
 
 def _read(folder: Path, kind: str | None = None) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any]]:

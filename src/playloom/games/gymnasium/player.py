@@ -28,13 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES
+from playloom.data.dataset import OUTCOMES
 from playloom.data.importing.mapping import ControlMapping, control_name, read_mapping
 from playloom.errors import ConfigError, GameError, PlayloomError, did_you_mean
 from playloom.media.images import ResizeMode, fit_picture
 
 STEPS_PER_SECOND = 10
-OUTCOMES = ("reward", "terminated", "truncated")
-"""First state columns of a recording: what the action of the row led to. The numbers of `info` follow."""
 NO_OUTCOME = (np.nan,) * len(OUTCOMES)
 """Outcomes of an episode's last row."""
 Policy = Callable[[Any, np.random.Generator], Any]
@@ -287,7 +286,6 @@ def examine(recording: GymnasiumRecording) -> EnvironmentFacts:
 
 
 def _frame_skip(recording: GymnasiumRecording, env: Any) -> tuple[int, str]:
-    """Environment steps a frame, and a sentence about the rate."""
     rate = env.metadata.get("render_fps")
     frames = getattr(env.unwrapped, "_frameskip", None)  # Atari names 30; it shows 60 pictures a second
     if isinstance(frames, int) and hasattr(env.unwrapped, "ale"):
@@ -351,7 +349,6 @@ def _filled(numbers_TS: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _number(value: Any) -> float | None:
-    """A scalar as a float; None for everything else."""
     return float(value) if isinstance(value, int | float | np.number | np.bool_) else None
 
 

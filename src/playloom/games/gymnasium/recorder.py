@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 from playloom.actions.codec import REST_VALUES
 from playloom.atomic_io import folder_lock
-from playloom.data.dataset import INDEX, JOURNAL, DatasetWriter, FrameDataset, Progress, split_of
+from playloom.data.dataset import INDEX, JOURNAL, OUTCOMES, DatasetWriter, FrameDataset, Progress, split_of
 from playloom.data.parallel import map_ordered
 from playloom.device import usable_cores
 from playloom.errors import ConfigError, GameError, RecordingError, ResourceError, import_extra
 from playloom.games.gymnasium.player import (
     NO_OUTCOME,
-    OUTCOMES,
     EnvironmentFacts,
     GymnasiumRecording,
     PlayedEpisode,
