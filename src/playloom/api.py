@@ -16,7 +16,6 @@ from typing import Any
 
 from playloom.actions.codec import Schema
 from playloom.actions.script import Action, as_script
-from playloom.atomic_io import atomic_write
 from playloom.errors import CheckpointError, import_extra
 from playloom.games import render
 from playloom.inference.backend import BackendName
@@ -180,8 +179,7 @@ class Model:
         with tempfile.TemporaryDirectory(prefix="playloom-") as folder:
             self.save_pretrained(folder)
             card = (Path(folder) / CARD).read_text(encoding="utf-8")
-            with atomic_write(Path(folder) / "README.md") as temporary:
-                temporary.write_text(_HUB_HEADER + card, encoding="utf-8")
+            (Path(folder) / "README.md").write_text(_HUB_HEADER + card, encoding="utf-8")
             hub.create_repo(repo_id, private=private, exist_ok=True)
             commit = hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
         return str(commit.commit_url)

@@ -300,6 +300,7 @@ def _view(path: Path, out: Path, every: int, verify: bool) -> None:
 def _print_figures(paths: list[Path]) -> None:
     from collections import defaultdict
 
+    from playloom.actions.controller import CONTROLS
     from playloom.data.recording import Episode, load_episode
     from playloom.evaluation.online.metrics import play_statistics
 
@@ -308,16 +309,13 @@ def _print_figures(paths: list[Path]) -> None:
         episode = load_episode(path)
         by_style[episode.meta.style].append(episode)
     by_style["all"] = [episode for group in by_style.values() for episode in group]
-    columns = [_rows(play_statistics(group)) for group in by_style.values()]
-    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
-    typer.echo(common.text_table(["figure", *by_style], rows))
-
-
-def _rows(figures: dict[str, float]) -> dict[str, str]:
-    from playloom.actions.controller import CONTROLS
-
+    columns = [play_statistics(group) for group in by_style.values()]
     digits = {"steps": ".0f", "reversals a second": ".2f", **{control.name: ".2%" for control in CONTROLS}}
-    return {name: f"{value:{digits.get(name, '.1%')}}".replace("%", " %") for name, value in figures.items()}
+    rows = [
+        [name, *(f"{column[name]:{digits.get(name, '.1%')}}".replace("%", " %") for column in columns)]
+        for name in columns[0]
+    ]
+    typer.echo(common.text_table(["figure", *by_style], rows))
 
 
 def capture_command(

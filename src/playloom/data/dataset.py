@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import ACTION_SLOTS
 from playloom.atomic_io import folder_lock
 from playloom.errors import RecordingError, StorageError
-from playloom.json_io import read_json, write_json
+from playloom.json_io import plain, read_json, write_json
 
 INDEX = "index.json"
 """Written last: a folder without it is unfinished."""
@@ -99,7 +98,7 @@ class DatasetWriter:
     def has(self, start: int, length: int, meta: Mapping[str, Any]) -> bool:
         """Return True if these rows are committed for this very episode."""
         span = self._spans.get(start)
-        return span is not None and span.length == length and dict(span.meta) == _plain(meta)
+        return span is not None and span.length == length and span.meta == plain(meta)
 
     def append_episode(
         self,
@@ -121,7 +120,7 @@ class DatasetWriter:
         for name, rows in ((self.kind, data), ("actions", actions_TA), ("states", states_TS)):
             self._write(name, start, zip(rows, range(start, stop), strict=True))
         self._spans = {k: span for k, span in self._spans.items() if span.rows.stop <= start or k >= stop}
-        self._spans[start] = EpisodeSlice(start=start, length=stop - start, meta=_plain(meta))
+        self._spans[start] = EpisodeSlice(start=start, length=stop - start, meta=plain(meta))
         write_json(self.folder / JOURNAL, self._index())
 
     def finish(self, rows: int | None = None) -> None:
@@ -185,11 +184,6 @@ class DatasetWriter:
         index = read_json(self.folder / JOURNAL, RecordingError, f"remove {self.folder} and start again")
         same = {key: index.get(key) for key in self._head} == self._head
         return {one["start"]: EpisodeSlice(**one) for one in index["episodes"]} if same else {}
-
-
-def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata after a JSON round trip, so that committed ones compare equal."""
-    return dict(json.loads(json.dumps(dict(meta))))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,7 @@ class ActionEncoder:
 
         columns = {name: column for column, name in enumerate(self.mapping.sources)}
         input_TC = np.zeros((len(actions), len(columns)), np.float32)
-        flat_NT = np.stack([flatten(self.space, action) for action in actions], axis=1)
+        flat_NT = np.stack([np.asarray(flatten(self.space, action)) for action in actions], axis=1)
         for names, number_T in zip(self.sources, flat_NT, strict=False):
             for column in (columns[name] for name in names if name in columns):
                 input_TC[:, column] += number_T

@@ -59,7 +59,10 @@ def record_environment(
     import_extra("gymnasium", "rl")
     target = Path(out)
     with folder_lock(target):
-        facts = _examined(recording)
+        try:
+            (facts,) = map_ordered(examine, [(recording,)], workers=1, prepare=enter_process)
+        except ResourceError as error:
+            raise GameError(f"the process of {recording.env} died in its first steps") from error
         settings = _settings(recording, facts, frames)
         _check_same(target, settings)
         reasons: dict[int, str] = {}
@@ -143,15 +146,6 @@ def _cut(played: PlayedEpisode, longest: int) -> PlayedEpisode:
         part.actions_TA[-1], part.states_TS[-1, : len(OUTCOMES)] = REST_VALUES, NO_OUTCOME
         part.states_TS[-2, OUTCOMES.index("truncated")] = 1
     return part
-
-
-def _examined(recording: GymnasiumRecording) -> EnvironmentFacts:
-    """Facts about the environment, from a few steps in a process of its own."""
-    try:
-        (facts,) = map_ordered(examine, [(recording,)], workers=1, prepare=enter_process)
-    except ResourceError as error:
-        raise GameError(f"the process of {recording.env} died in its first steps") from error
-    return facts
 
 
 def _episodes(
