@@ -247,7 +247,7 @@ class TokenDataset(_Dataset):
     def open(cls, folder: Path | str) -> TokenDataset:
         """Open a finished dataset; RecordingError when the folder is missing, unfinished or damaged."""
         index, tokens, common = _read(Path(folder), "tokens")
-        return cls(tokens_FN=tokens, tokenizer=str(index.get("tokenizer")), **common)
+        return cls(tokens_FN=tokens, tokenizer=str(index["tokenizer"]), **common)
 
     @classmethod
     def create(
@@ -302,6 +302,8 @@ def _read(folder: Path, kind: str | None = None) -> tuple[dict[str, Any], NDArra
         except (OSError, ValueError) as error:
             raise RecordingError(f"{path} cannot be read ({error}); prepare the dataset again") from error
     try:
+        if kind == "tokens" and "tokenizer" not in index:
+            raise KeyError("tokenizer")
         rows, state_columns = index["rows"], tuple(index["state_columns"])
         spans = tuple(EpisodeSlice(**one) for one in index["episodes"])
     except (KeyError, TypeError) as error:
