@@ -16,7 +16,6 @@ from typing import Any
 
 from playloom.actions.codec import Schema
 from playloom.actions.script import Action, as_script
-from playloom.atomic_io import atomic_write
 from playloom.errors import CheckpointError, import_extra
 from playloom.games import render
 from playloom.inference.backend import BackendName
@@ -98,7 +97,7 @@ class Model:
         if isinstance(actions, Path):
             actions = str(actions)
         job = DreamJob(
-            **self._start(prompt, seed, sampling, context, start_step, resize),
+            **self._start(prompt, sampling, context, seed=seed, start_step=start_step, resize=resize),
             actions=None if actions is None else as_script(actions, schema),
             steps=steps,
             mode=mode,
@@ -120,29 +119,22 @@ class Model:
 
         Args are those of `dream`. Notes on the prompt become Python warnings.
         """
-        config = GenerationConfig(**self._start(prompt, seed, sampling, context, start_step, resize))
+        options = self._start(prompt, sampling, context, seed=seed, start_step=start_step, resize=resize)
+        config = GenerationConfig(**options)
         found, data = config.read_prompt(self.engine, horizon=0, render=render)
         for note in data.notes:
             warnings.warn(note, stacklevel=2)
         return self.engine.open(found, sampling=config.sampling(self.engine.model), seed=seed)
 
     def _start(
-        self,
-        prompt: str | Path | Prompt | None,
-        seed: int,
-        sampling: Sampling | None,
-        context: int | None,
-        start_step: int | None,
-        resize: ResizeMode,
+        self, prompt: str | Path | Prompt | None, sampling: Sampling | None, context: int | None, **options: Any
     ) -> dict[str, Any]:
         return {
             "model": self.name if self.name in bundled_models() else None,
             "prompt": str(prompt) if isinstance(prompt, Path) else prompt,
-            "seed": seed,
             "context": self.engine.model.config.transformer.context_steps if context is None else context,
-            "start_step": start_step,
-            "resize": resize,
             "decode_order": self.engine.schedule.row_delay,
+            **options,
             **({} if sampling is None else dataclasses.asdict(sampling)),
         }
 
@@ -187,8 +179,7 @@ class Model:
         with tempfile.TemporaryDirectory(prefix="playloom-") as folder:
             self.save_pretrained(folder)
             card = (Path(folder) / CARD).read_text(encoding="utf-8")
-            with atomic_write(Path(folder) / "README.md") as temporary:
-                temporary.write_text(_HUB_HEADER + card, encoding="utf-8")
+            (Path(folder) / "README.md").write_text(_HUB_HEADER + card, encoding="utf-8")
             hub.create_repo(repo_id, private=private, exist_ok=True)
             commit = hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
         return str(commit.commit_url)

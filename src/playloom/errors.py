@@ -1,18 +1,5 @@
 """Exceptions for everything that a user can mend.
 
-    PlayloomError
-    ├── BadInputError        a value, file or argument
-    │   ├── ActionError      a controller value, schema or action script
-    │   ├── PictureError     a picture
-    │   ├── RecordingError   a recording or dataset: missing, too short or damaged
-    │   └── StorageError     a place: full, forbidden, or used by another process
-    ├── ConfigError          an unknown preset or key, or values that do not fit together
-    ├── CheckpointError      weights: truncated, damaged or of another config
-    ├── MissingExtraError    an optional package
-    ├── ResourceError        memory
-    ├── GameError            the game's process
-    └── EndpointError        a remote endpoint
-
 The command line prints the message of a `PlayloomError` as one sentence and exits with 2. Errors of programmers are
 plain exceptions with a traceback.
 """
@@ -46,7 +33,7 @@ class RecordingError(BadInputError):
 
 
 class StorageError(BadInputError):
-    """Raised when a place on the disk cannot be written to; its message names the place."""
+    """Raised when a place on the disk cannot be written to: full, forbidden, or used by another process."""
 
 
 class ConfigError(PlayloomError):

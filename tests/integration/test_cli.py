@@ -115,6 +115,11 @@ def test_a_wrong_flag_is_one_sentence_without_torch(ended, words, said):
     assert len(complaint.splitlines()) == 1 and not torch and printed == "" and not files
 
 
+def test_a_plan_of_a_wrong_loop_is_one_sentence(tmp_path):
+    (tmp_path / "own.json").write_text('{"loop": 5}')
+    assert str(run("plan", "--config", tmp_path / "own.json").exception).startswith("loop is 5; expected")
+
+
 def test_the_choices_are_those_of_the_library():
     from playloom.evaluation.online.run import PLAYERS
     from playloom.games.arena.maps import VARIANTS

@@ -98,12 +98,12 @@ def check_values(values_NA: ArrayLike) -> NDArray[np.uint8]:
 
 def mirror_values(values_NA: ArrayLike) -> NDArray[np.uint8]:
     """Return the action values for a left-right mirrored picture: sticks' x negated, d-pad sides swapped."""
-    state = decode_values(values_NA)
-    mirrored = np.empty_like(state)
-    for index, control in enumerate(CONTROLS):
-        sign = -1 if control.negate else 1
-        mirrored[..., _NAMES.index(control.mirror)] = sign * state[..., index]
-    return encode_named(mirrored)
+    mirrored = check_values(values_NA)
+    for axis in ("left_stick_x", "right_stick_x"):
+        mirrored[..., SLOT_NAMES.index(axis)] = 2 * REST_BIN - mirrored[..., SLOT_NAMES.index(axis)]
+    sides = [SLOT_NAMES.index("dpad_left"), SLOT_NAMES.index("dpad_right")]
+    mirrored[..., sides] = mirrored[..., sides[::-1]]
+    return mirrored
 
 
 def rows_to_values(rows_N16: ArrayLike, schema: Schema) -> NDArray[np.uint8]:

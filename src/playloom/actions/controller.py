@@ -13,21 +13,18 @@ from typing import Literal
 
 from playloom.errors import ActionError
 
-Kind = Literal["axis", "trigger", "button"]
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Control:
-    """Name, range and mirror partner of a control."""
+    """Name and range of a control."""
 
     name: str
     """Field name, as in the `named` schema."""
-    kind: Kind
-    """`axis` in [-1, 1], `trigger` in [0, 1] or `button` 0 or 1."""
-    mirror: str
-    """Control that replaces it in a left-right mirrored picture (itself, or its partner)."""
-    negate: bool = False
-    """True when a mirrored picture flips the sign too."""
+
+    @property
+    def kind(self) -> Literal["axis", "trigger", "button"]:
+        """`axis` in [-1, 1], `trigger` in [0, 1] or `button` 0 or 1."""
+        return "axis" if "_stick_" in self.name else "trigger" if self.name.startswith("trigger") else "button"
 
     @property
     def low(self) -> float:
@@ -45,31 +42,6 @@ class Control:
         """Return the sentence for a value that is out of range."""
         legal = "0 or 1" if self.kind == "button" else f"{self.low:g} to 1"
         return f"{self.name} is {value:g}; expected {legal}"
-
-
-def _button(name: str, mirror: str | None = None) -> Control:
-    return Control(name=name, kind="button", mirror=mirror or name)
-
-
-CONTROLS: tuple[Control, ...] = (
-    Control(name="left_stick_x", kind="axis", mirror="left_stick_x", negate=True),
-    Control(name="left_stick_y", kind="axis", mirror="left_stick_y"),
-    Control(name="right_stick_x", kind="axis", mirror="right_stick_x", negate=True),
-    Control(name="right_stick_y", kind="axis", mirror="right_stick_y"),
-    Control(name="trigger_LT", kind="trigger", mirror="trigger_LT"),
-    Control(name="trigger_RT", kind="trigger", mirror="trigger_RT"),
-    _button("button_A"),
-    _button("button_B"),
-    _button("button_X"),
-    _button("button_Y"),
-    _button("dpad_up"),
-    _button("dpad_down"),
-    _button("dpad_left", "dpad_right"),
-    _button("dpad_right", "dpad_left"),
-    _button("skill_1"),
-    _button("skill_2"),
-)
-"""The sixteen controls in the order of the `named` schema (and of the CSV header)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,4 +86,5 @@ class ControllerState:
             object.__setattr__(self, control.name, control.check(getattr(self, control.name)))
 
 
-assert tuple(f.name for f in fields(ControllerState)) == tuple(c.name for c in CONTROLS)
+CONTROLS = tuple(Control(field.name) for field in fields(ControllerState))
+"""The sixteen controls in the order of the `named` schema (and of the CSV header)."""

@@ -54,6 +54,7 @@ MAX_STEPS = 100_000
 """Longest script: two hours and three quarters of play."""
 STEPS_PER_SECOND = 10
 
+_CONTROLS = {control.name: control for control in CONTROLS}
 _ALIASES: dict[str, tuple[str, float]] = {
     "forward": ("left_stick_y", 1),
     "back": ("left_stick_y", -1),
@@ -67,12 +68,7 @@ _ALIASES: dict[str, tuple[str, float]] = {
     "jump": ("button_A", 1),
     "crouch": ("trigger_LT", 1),
     "use": ("button_X", 1),
-    "LT": ("trigger_LT", 1),
-    "RT": ("trigger_RT", 1),
-    "A": ("button_A", 1),
-    "B": ("button_B", 1),
-    "X": ("button_X", 1),
-    "Y": ("button_Y", 1),
+    **{name.rpartition("_")[2]: (name, 1) for name in _CONTROLS if name.startswith(("trigger_", "button_"))},
     "LB": ("skill_1", 1),
     "RB": ("skill_2", 1),
     "lx": ("left_stick_x", 1),
@@ -81,7 +77,6 @@ _ALIASES: dict[str, tuple[str, float]] = {
     "ry": ("right_stick_y", 1),
 }
 _NEEDS_VALUE = {"lx", "ly", "rx", "ry"} | {c.name for c in CONTROLS if c.kind == "axis"}
-_CONTROLS = {control.name: control for control in CONTROLS}
 _WORDS = {name.lower(): name for name in [*_CONTROLS, *_ALIASES, "rest"]}
 
 _SUGGESTED = [name for name in _ALIASES if len(name) > 2] + ["rest"]  # the short codes are left out
@@ -213,7 +208,6 @@ def rounding(name: str, given: float, played: float) -> str | None:
 
 
 def _parse_part(part: str, notes: dict[str, None]) -> tuple[NDArray[np.uint8], int | None]:
-    """Action values and length of a part; notes are added."""
     duration = _DURATION.search(part)
     state: dict[str, float] = {}
     for name, value in _split_inputs(part[: duration.start()] if duration else part, part):
@@ -232,7 +226,6 @@ def _parse_part(part: str, notes: dict[str, None]) -> tuple[NDArray[np.uint8], i
 
 
 def _split_inputs(inputs: str, part: str) -> list[tuple[str, str | None]]:
-    """The (word, value text) pairs of a part, each word known."""
     found: list[tuple[str, str | None]] = []
     position = 0
     text = inputs.strip().rstrip("+").rstrip()

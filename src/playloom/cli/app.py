@@ -74,9 +74,7 @@ def main() -> None:
             raise
         typer.echo(f"playloom: {MissingExtraError.of('torch', 'train')}", err=True)
         sys.exit(2)
-    except typer.Abort:
-        sys.exit(1)
-    except BrokenPipeError:
+    except (typer.Abort, BrokenPipeError):
         sys.exit(1)
     except Exception as error:  # an unknown flag or a value out of range; the class depends on typer's version
         if not hasattr(error, "format_message"):

@@ -130,7 +130,6 @@ def _import_options(frame_size: tuple[int, int], given: dict[str, Any]) -> Impor
 
 
 def _end(skipped: Sequence[str], code: int) -> None:
-    """Print what was skipped, and exit with a code if anything was."""
     for sentence in skipped:
         typer.echo(f"skipped: {sentence}", err=True)
     if skipped:
@@ -207,7 +206,6 @@ def record_command(
 
 
 def _record_environment(given: Mapping[str, Any]) -> None:
-    """Record a Gymnasium environment; `given` has the values of the options."""
     from playloom.games.gymnasium.player import STEPS_PER_SECOND, GymnasiumRecording
     from playloom.games.gymnasium.recorder import record_environment
     from playloom.games.recorder import MAX_HOURS
@@ -262,7 +260,13 @@ def view_command(
         common.refuse(call, ("out", "episodes", "every", "verify"), "does not apply to --figures")
     if select_prompts is not None:
         common.refuse(call, ("figures", "episodes", "every", "verify"), "does not apply to --select-prompts")
-        _select_prompts(recording, out, select_prompts)
+        from playloom.data.dataset import FrameDataset
+        from playloom.data.prompt_selection import save_chosen
+        from playloom.data.prompt_selection import select_prompts as select
+
+        store = FrameDataset.open(recording)
+        for path in save_chosen(store, select(store, store.of_split("test"), count=select_prompts), out):
+            typer.echo(path)
         return
     from playloom.games.arena.env import episodes_at
 
@@ -281,15 +285,6 @@ def view_command(
     _end(skipped, 2)
 
 
-def _select_prompts(data: Path, out: Path, count: int) -> None:
-    from playloom.data.dataset import FrameDataset
-    from playloom.data.prompt_selection import save_chosen, select_prompts
-
-    store = FrameDataset.open(data)
-    for path in save_chosen(store, select_prompts(store, store.of_split("test"), count=count), out):
-        typer.echo(path)
-
-
 def _view(path: Path, out: Path, every: int, verify: bool) -> None:
     from playloom.data.recording import load_episode
     from playloom.games.arena.env import write_views
@@ -305,6 +300,7 @@ def _view(path: Path, out: Path, every: int, verify: bool) -> None:
 def _print_figures(paths: list[Path]) -> None:
     from collections import defaultdict
 
+    from playloom.actions.controller import CONTROLS
     from playloom.data.recording import Episode, load_episode
     from playloom.evaluation.online.metrics import play_statistics
 
@@ -313,16 +309,13 @@ def _print_figures(paths: list[Path]) -> None:
         episode = load_episode(path)
         by_style[episode.meta.style].append(episode)
     by_style["all"] = [episode for group in by_style.values() for episode in group]
-    columns = [_rows(play_statistics(group)) for group in by_style.values()]
-    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
-    typer.echo(common.text_table(["figure", *by_style], rows))
-
-
-def _rows(figures: dict[str, float]) -> dict[str, str]:
-    from playloom.actions.controller import CONTROLS
-
+    columns = [play_statistics(group) for group in by_style.values()]
     digits = {"steps": ".0f", "reversals a second": ".2f", **{control.name: ".2%" for control in CONTROLS}}
-    return {name: f"{value:{digits.get(name, '.1%')}}".replace("%", " %") for name, value in figures.items()}
+    rows = [
+        [name, *(f"{column[name]:{digits.get(name, '.1%')}}".replace("%", " %") for column in columns)]
+        for name in columns[0]
+    ]
+    typer.echo(common.text_table(["figure", *by_style], rows))
 
 
 def capture_command(

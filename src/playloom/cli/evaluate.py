@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from playloom.evaluation.config import EvaluationSettings
     from playloom.evaluation.online.metrics import ActReport
     from playloom.evaluation.report import Report
-    from playloom.models.checkpoint import WorldModel
-    from playloom.models.decode_order import DecodeOrder
 
 Player = Literal["model", "repeat", "random", "rusher", "sniper", "collector", "explorer", "novice", "dancer"]
 _OF_MODEL = ("model", "temperature", "top_k", "top_p", "device", "threads")
@@ -28,6 +25,7 @@ _OF_MODEL = ("model", "temperature", "top_k", "top_p", "device", "threads")
 
 @common.with_options(common.sampling)
 def evaluate_command(
+    call: typer.Context,
     *,
     model: common.Model = None,
     decode_order: common.DecodeOrder = None,
@@ -67,16 +65,21 @@ def evaluate_command(
     path = out or cache_dir / "evaluation.json"
     common.out_file(path)
     ensure_writable(cache_dir / "horizon.png")
-    sizes = {**common.read_settings(config), "backend": backend}
-    settings = partial(_settings, decode_order, sizes, sampling, quick, game, seed)
+    sizes = {**common.read_settings(config), "backend": backend, "seed": seed}
     latest: list[Report] = []
     with common.progress("evaluating") as bar:
         try:
             with common.stopping("the figures of finished parts are written", after_step=False):
                 from playloom.device import set_threads
+                from playloom.evaluation.config import EvaluationSettings, require_extra
+                from playloom.json_io import from_mapping
 
                 set_threads(threads)
-                result = _measure(model, device, data, settings, cache_dir, bar, latest)
+                require_extra()  # before what needs it is imported
+                settings = from_mapping(EvaluationSettings, sizes)
+                settings = settings.quick() if quick else settings
+                settings = settings if game else dataclasses.replace(settings, game_segments=0)
+                result = _measure(call.params, sampling, settings, bar, latest)
         except typer.Exit:
             if latest:
                 latest[-1].write(path)
@@ -89,33 +92,36 @@ def evaluate_command(
 
 
 def _measure(
-    name: str | None,
-    device: str,
-    data: Path | None,
-    settings: Callable[[WorldModel], EvaluationSettings],
-    cache_dir: Path,
+    given: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+    settings: EvaluationSettings,
     bar: common.Progress,
     latest: list[Report],
 ) -> Report:
-    """Evaluate; `latest` gets a report after every part."""
-    from playloom.evaluation.config import require_extra
-
-    require_extra()  # before what needs it is imported
+    """Evaluate; `given` has the values of the options, `latest` gets a report after every part."""
     from playloom.device import pick_device
     from playloom.evaluation.suite import PARTS, evaluate, open_test_set
+    from playloom.inference.sampling import Sampling
     from playloom.models.checkpoint import load_model
+    from playloom.models.decode_order import card_row_delay
     from playloom.models.folder import model_folder
 
-    model = load_model(model_folder(name), pick_device(device))
-    sizes = settings(model)
-    store = open_test_set(data, cache_dir, lambda what, done, total: bar(done, total, what))
+    model, cache_dir = load_model(model_folder(given["model"]), pick_device(given["device"])), given["cache_dir"]
+    layout = model.config.layout
+    row_delay = card_row_delay(model.card if layout.rows else {}, given["decode_order"])  # without rows only raster
+    settings = dataclasses.replace(
+        settings,
+        row_delay=None if row_delay == layout.grid_width else row_delay,
+        sampling=Sampling.from_card(model.card, **sampling),
+    )
+    store = open_test_set(given["data"], cache_dir, lambda what, done, total: bar(done, total, what))
     pieces = itertools.count(1)
 
     def show(what: str) -> None:
         parts = f"{len(latest)} of {len(PARTS)} parts done"
         bar.show(f"{parts}, now {what}, piece {next(pieces)}", len(latest) / len(PARTS), "evaluating")
 
-    return evaluate(model, store, sizes, pictures=cache_dir, progress=show, part_done=latest.append)
+    return evaluate(model, store, settings, pictures=cache_dir, progress=show, part_done=latest.append)
 
 
 def _update_card(model: str | None, result: Report) -> None:
@@ -142,32 +148,6 @@ def _print_result(result: Report, path: Path, cache_dir: Path, markdown: bool, a
     on = f"{machine['cpu']}, {machine['cores']} cores{where}, torch {machine['torch']}"
     typer.echo(f"\n{report.summary(result)}; {result.run['seconds']['all']:.0f} s on {on}")
     typer.echo(f"figures: {path}  pictures: {files['horizon']}, {files['strip']}")
-
-
-def _settings(
-    decode_order: DecodeOrder | None,
-    sizes: Mapping[str, Any],
-    sampling: Mapping[str, Any],
-    quick: bool,
-    game: bool,
-    seed: int,
-    model: WorldModel,
-) -> EvaluationSettings:
-    """Combine flags, file and card; a model without row tokens gets raster, its only order."""
-    from playloom.evaluation.config import EvaluationSettings
-    from playloom.inference.sampling import Sampling
-    from playloom.json_io import from_mapping
-    from playloom.models.decode_order import card_row_delay
-
-    row_delay = card_row_delay(model.card if model.config.layout.rows else {}, decode_order)
-    settings = dataclasses.replace(
-        from_mapping(EvaluationSettings, sizes),
-        row_delay=None if row_delay == model.config.layout.grid_width else row_delay,
-        seed=seed,
-        sampling=Sampling.from_card(model.card, **sampling),
-    )
-    settings = settings.quick() if quick else settings
-    return settings if game else dataclasses.replace(settings, game_segments=0)
 
 
 def match(

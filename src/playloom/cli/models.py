@@ -83,7 +83,8 @@ def plan_command(
     flags = {"batch": batch, "strategy": strategy, "activation_checkpointing": activation_checkpointing}
     if model.transformer.positions == "absolute":
         values = {"window_steps": model.transformer.context_steps, **values}
-    values = with_flags({**values, "loop": {"steps": 1, **values.get("loop", {})}}, flags)
+    values = with_flags(values, flags)
+    values["loop"] = {"steps": 1, **values["loop"]}
     plan = plan_training(
         model,
         from_mapping(WorldConfig, values),

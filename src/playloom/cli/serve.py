@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from playloom.client.endpoint import Request
     from playloom.server.settings import Settings
 
+_OF_CALL = ("steps", "out", "resume", "upscale", "schema", "seed", "delay", "timeout", "retries")
 _NEEDED = ("fastapi", "uvicorn", "pydantic_settings", "prometheus_client", "python_multipart")
 
 
@@ -116,6 +117,7 @@ def _run_cluster(settings: Settings) -> None:
 
 
 def call_command(
+    call: typer.Context,
     payload: Annotated[Path | None, typer.Option(help="A start request as a JSON file.")] = None,
     image: Annotated[Path | None, typer.Option(help="Or a picture as the start.")] = None,
     steps: Annotated[int, typer.Option(help="Number of steps, one request each.")] = 10,
@@ -151,17 +153,9 @@ def call_command(
 
     job = CallJob(
         start=_start(payload, image),
-        steps=steps,
         endpoint=endpoint or os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT,
-        out=out,
-        resume=resume,
-        upscale=upscale,
-        schema=schema,
         with_tokens=tokens,
-        seed=seed,
-        delay=delay,
-        timeout=timeout,
-        retries=retries,
+        **{name: call.params[name] for name in _OF_CALL},
     )
     # prompts for the key last
     job = replace(job, key=find_key(key, os.environ, _prompt_key if sys.stdin.isatty() else None))

@@ -33,34 +33,56 @@ def _check_name(name: str | None) -> str | None:
     return name
 
 
-Data = Annotated[Path, typer.Option(help="Recordings, a frame store, or (for world) a token store.")]
-Out = Annotated[
-    Path, typer.Option(callback=common.own_folder, help="Folder of the run: checkpoints, log, previews, result.")
-]
-Preset = Annotated[str | None, typer.Option(help="Named model sizes. [default: arena-live]")]
-Start = Annotated[str | None, typer.Option(help="Initial weights: a model's name, a model's folder, or a run.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="JSON with settings, and a 'model' of your own.")]
-Resume = Annotated[
-    Literal["auto", "never"], typer.Option(help="auto: continue the run in --out; never: refuse if there is one.")
-]
-PrepareOnly = Annotated[bool, typer.Option("--prepare-only", help="Prepare the data, then stop.")]
-Name = Annotated[
-    str | None,
-    typer.Option(callback=_check_name, help="Name of the model. Default: the game, else the data folder's name."),
-]
-Controls = Annotated[
-    Path | None, typer.Option(help="TOML file: in its table controls what each does, as in trigger_RT = 'gas'.")
-]
 Precision = Annotated[
     Literal["auto", "32-true", "bf16-mixed"] | None, typer.Option(help="bf16-mixed is fast where a CPU has it.")
 ]
-Alignment = Annotated[Literal["strict", "warn", "off"], typer.Option(help="Check of actions against pictures.")]
 Workers = Annotated[int, typer.Option(min=0, help="Rendering processes, when --data holds recordings.")]
+PrepareOnly = Annotated[bool, typer.Option("--prepare-only", help="Prepare the data, then stop.")]
 
 
 app = typer.Typer(no_args_is_help=True)
 _HEADS_LOOP = {"batch": 256, "learning_rate": 0.001}
 _HEADS_STEPS = 2000
+
+
+def run(
+    data: Annotated[Path, typer.Option(help="Recordings, a frame store, or (for world) a token store.")],
+    out: Annotated[
+        Path, typer.Option(callback=common.own_folder, help="Folder of the run: checkpoints, log, previews, result.")
+    ],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="JSON with settings, and a 'model' of your own.")
+    ] = None,
+    resume: Annotated[
+        Literal["auto", "never"], typer.Option(help="auto: continue the run in --out; never: refuse if there is one.")
+    ] = "auto",
+    workers: Workers = 0,
+) -> None:
+    """Data, settings and folder of a run."""
+
+
+def origin(
+    start: Annotated[
+        str | None, typer.Option(help="Initial weights: a model's name, a model's folder, or a run.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Named model sizes. [default: arena-live]")] = None,
+) -> None:
+    """Initial weights or sizes."""
+
+
+def game(
+    name: Annotated[
+        str | None,
+        typer.Option(callback=_check_name, help="Name of the model. Default: the game, else the data folder's name."),
+    ] = None,
+    controls: Annotated[
+        Path | None, typer.Option(help="TOML file: in its table controls what each does, as in trigger_RT = 'gas'.")
+    ] = None,
+    alignment: Annotated[
+        Literal["strict", "warn", "off"], typer.Option(help="Check of actions against pictures.")
+    ] = "strict",
+) -> None:
+    """Name and controls of the game, and the check of its recordings."""
 
 
 def loop(
@@ -81,18 +103,10 @@ def loop(
     """The training loop's settings."""
 
 
-@common.with_options(loop)
+@app.command("tokenizer")
+@common.with_options(run, origin, loop)
 def train_tokenizer_command(
-    *,
-    data: Data,
-    out: Out,
-    start: Start = None,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    loop: dict[str, Any],
-    resume: Resume = "auto",
-    workers: Workers = 0,
-    prepare_only: PrepareOnly = False,
+    *, run: dict[str, Any], origin: dict[str, Any], loop: dict[str, Any], prepare_only: PrepareOnly = False
 ) -> None:
     """Train the tokenizer: pictures to codes and back."""
     from playloom.json_io import from_mapping
@@ -100,11 +114,11 @@ def train_tokenizer_command(
     from playloom.training.data_source import frames_from
     from playloom.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
 
-    pretrained, values = _pretrained(start, config, preset, out)
-    sizes = pretrained.tokenizer.config if pretrained is not None else read_config(config, preset)[0].tokenizer
-    training = from_mapping(TokenizerTrainingConfig, with_flags(values, loop))
-    with _run(out, resume) as bar:
-        store = frames_from(data, out / "frames", _prepare_options(bar, workers))
+    pretrained, values = _pretrained(run, **origin)
+    sizes = _sizes(None, run, **origin).tokenizer if pretrained is None else pretrained.tokenizer.config
+    out, training = run["out"], from_mapping(TokenizerTrainingConfig, with_flags(values, loop))
+    with _running(run) as bar:
+        store = frames_from(run["data"], out / "frames", _prepare_options(bar, run["workers"]))
         if prepare_only:
             typer.echo(f"{len(store)} frames in {common.count(len(store.spans), 'episode')}: {store.folder}")
             return
@@ -112,22 +126,16 @@ def train_tokenizer_command(
     _print_end(result, out, f"tokenizer {load_tokenizer(out).name}: {out / 'tokenizer.safetensors'}")
 
 
-@common.with_options(loop)
+@app.command("world")
+@common.with_options(run, origin, loop, game)
 def train_world_command(
     *,
-    data: Data,
-    out: Out,
+    run: dict[str, Any],
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of a trained tokenizer.")] = None,
-    start: Start = None,
-    preset: Preset = None,
-    config: ConfigFile = None,
+    origin: dict[str, Any],
     loop: dict[str, Any],
-    resume: Resume = "auto",
-    workers: Workers = 0,
     prepare_only: PrepareOnly = False,
-    name: Name = None,
-    controls: Controls = None,
-    alignment: Alignment = "strict",
+    game: dict[str, Any],
     edited: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the arena's recordings added again with foreign objects.")
     ] = 0.0,
@@ -137,39 +145,35 @@ def train_world_command(
     from playloom.training.run import WorldJob, prepare_world, run_world
     from playloom.training.world_model import WorldConfig
 
-    pretrained, values = _pretrained(start, config, preset, out)
-    model = _sizes(pretrained, start, config, preset)
-    training, words = from_mapping(WorldConfig, with_flags(values, loop)), _read_controls(controls)
-    with _run(out, resume) as bar:
+    pretrained, values = _pretrained(run, **origin)
+    model = _sizes(pretrained, run, **origin)
+    training, words = from_mapping(WorldConfig, with_flags(values, loop)), _read_controls(game.pop("controls"))
+    with _running(run) as bar:
         job = WorldJob(
             model=model,
             config=training,
-            data=data,
-            out=out,
+            data=run["data"],
+            out=run["out"],
             tokenizer=tokenizer,
             start=pretrained,
-            prepare=_prepare_options(bar, workers, edited),
-            name=name,
+            prepare=_prepare_options(bar, run["workers"], edited),
             controls=words,
-            alignment=alignment,
+            **game,
         )
         if prepare_only:
             prepare_world(job, typer.echo)
             return
         result = run_world(job, report=bar.training, say=typer.echo)
-    _print_end(result, out, f"result: {result.path}")
+    _print_end(result, run["out"], f"result: {result.path}")
 
 
-@common.with_options(loop)
+@app.command("heads")
+@common.with_options(run, loop)
 def train_heads_command(
     *,
-    data: Data,
-    out: Out,
+    run: dict[str, Any],
     model: Annotated[str, typer.Option(help="A bundled model's name, a model's folder, or a world model's run.")],
-    config: ConfigFile = None,
     loop: dict[str, Any],
-    resume: Resume = "auto",
-    workers: Workers = 0,
 ) -> None:
     """Add heads of reward, termination and states to a finished model; its other weights stay.
 
@@ -179,18 +183,19 @@ def train_heads_command(
     from playloom.json_io import from_mapping
     from playloom.training.heads import HeadsJob, HeadsTrainingConfig, run_heads
 
-    _check_apart("--model", model, out)
-    values = with_flags(common.read_settings(config), loop)
+    _check_apart("--model", model, run["out"])
+    values = with_flags(common.read_settings(run["config"]), loop)
     ends = {} if {"steps", "minutes"} & set(values["loop"]) else {"steps": _HEADS_STEPS}
     training = from_mapping(HeadsTrainingConfig, {**values, "loop": {**_HEADS_LOOP, **ends, **values["loop"]}})
-    with _run(out, resume) as bar:
-        prepare = _prepare_options(bar, workers)
-        job = HeadsJob(source=model, data=data, out=out, config=training, prepare=prepare)
+    with _running(run) as bar:
+        prepare = _prepare_options(bar, run["workers"])
+        job = HeadsJob(source=model, data=run["data"], out=run["out"], config=training, prepare=prepare)
         result = run_heads(job, report=bar.training, say=typer.echo)
-    _print_end(result, out, f"result: {result.path}")
+    _print_end(result, run["out"], f"result: {result.path}")
 
 
 @app.callback(invoke_without_command=True)
+@common.with_options(origin, game)
 def train_command(
     call: typer.Context,
     *,
@@ -199,11 +204,8 @@ def train_command(
         Path | None, typer.Option(callback=common.own_folder, help="Folder of the run; the result is OUT/model.")
     ] = None,
     minutes: Annotated[float, typer.Option(help="Time of all stages, over all sessions.")] = 60.0,
-    start: Start = None,
-    preset: Preset = None,
-    name: Name = None,
-    controls: Controls = None,
-    alignment: Alignment = "strict",
+    origin: dict[str, Any],
+    game: dict[str, Any],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the run.")] = 0,
     device: common.Device = "auto",
     threads: common.Threads = None,
@@ -223,31 +225,23 @@ def train_command(
         raise ConfigError(f"{'--data' if data is None else '--out'} is missing; see: playloom train --help")
     from playloom.training.pipeline import TrainingJob, train_model
 
-    pretrained, _ = _pretrained(start, None, preset, out)
+    run = {"out": out, "config": None, "resume": "auto"}
+    pretrained, _ = _pretrained(run, **origin)
     machine = {"seed": seed, "device": device, "threads": threads, "precision": precision}
-    with _run(out, "auto") as bar:
+    with _running(run) as bar:
         job = TrainingJob(
-            model=_sizes(pretrained, start, None, preset),
+            model=_sizes(pretrained, run, **origin),
             data=data,
             out=out,
             minutes=minutes,
             prepare=_prepare_options(bar, workers),
             start=pretrained,
-            name=name,
-            controls=_read_controls(controls),
-            alignment=alignment,
+            controls=_read_controls(game.pop("controls")),
             machine={key: value for key, value in machine.items() if value is not None},
+            **game,
         )
         result = train_model(job, report=bar.training, on_stage=bar.stage, say=typer.echo)
     _print_end(result, out, f"next: playloom serve --model {out / 'model'}" if result.finished else "")
-
-
-for name, command in (
-    ("tokenizer", train_tokenizer_command),
-    ("world", train_world_command),
-    ("heads", train_heads_command),
-):
-    app.command(name)(command)
 
 
 def with_flags(values: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,14 +265,15 @@ def read_config(path: Path | None, name: str | None) -> tuple[ModelConfig, dict[
 
 
 def _pretrained(
-    start: str | None, path: Path | None, preset: str | None, out: Path
+    run: Mapping[str, Any], start: str | None, preset: str | None
 ) -> tuple[PretrainedModel | None, dict[str, Any]]:
     """Load the initial weights, if any, and the settings of the file without its 'model'."""
     from playloom.training.artifacts import load_origin
 
+    path = run["config"]
     if start is None:
         return None, read_config(path, preset)[1]
-    _check_apart("--start", start, out)
+    _check_apart("--start", start, run["out"])
     values = common.read_settings(path)
     if "model" in values or preset is not None:
         given = f"{path} has a 'model'" if "model" in values else f"--preset is {preset!r}"
@@ -286,16 +281,17 @@ def _pretrained(
     return load_origin(start), values
 
 
-def _sizes(pretrained: PretrainedModel | None, start: str | None, path: Path | None, preset: str | None) -> ModelConfig:
+def _sizes(
+    pretrained: PretrainedModel | None, run: Mapping[str, Any], start: str | None, preset: str | None
+) -> ModelConfig:
     if pretrained is None:
-        return read_config(path, preset)[0]
+        return read_config(run["config"], preset)[0]
     if pretrained.model is None:
         raise CheckpointError(f"{start} is a tokenizer's run; this training starts with a whole model")
     return pretrained.model.config
 
 
 def _read_controls(path: Path | None) -> dict[str, str]:
-    """Read what controls do in the game."""
     if path is None:
         return {}
     try:
@@ -319,12 +315,13 @@ def _check_apart(flag: str, origin: str, out: Path) -> None:
 
 
 @contextmanager
-def _run(out: Path, resume: str) -> Iterator[common.Progress]:
+def _running(run: Mapping[str, Any]) -> Iterator[common.Progress]:
     """Lock the run's folder in the first process only, and show its progress."""
     from playloom.atomic_io import folder_lock
     from playloom.training.distributed import dist_info
 
-    if resume == "never" and (out / "checkpoints").exists():
+    out = run["out"]
+    if run["resume"] == "never" and (out / "checkpoints").exists():
         raise ConfigError(f"{out} holds a run already; choose another --out, or --resume auto to continue it")
     first = dist_info()[0] == 0
     with folder_lock(out) if first else nullcontext(), common.progress("training", quiet=not first) as bar:
@@ -335,11 +332,7 @@ def _prepare_options(bar: common.Progress, workers: int, edited: float = 0.0) ->
     from playloom.training.data_source import PrepareOptions
 
     return PrepareOptions(
-        render=render,
-        workers=workers,
-        progress=bar.of("preparing"),
-        edited=edited,
-        render_edited=render_edited,
+        render=render, workers=workers, progress=bar.of("preparing"), edited=edited, render_edited=render_edited
     )
 
 

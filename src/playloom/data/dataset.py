@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,12 +23,14 @@ from numpy.typing import NDArray
 from playloom.actions.codec import ACTION_SLOTS
 from playloom.atomic_io import folder_lock
 from playloom.errors import RecordingError, StorageError
-from playloom.json_io import read_json, write_json
+from playloom.json_io import plain, read_json, write_json
 
 INDEX = "index.json"
 """Written last: a folder without it is unfinished."""
 JOURNAL = "part-index.json"
 """Index of an unfinished folder."""
+OUTCOMES = ("reward", "terminated", "truncated")
+"""State columns of the step that begins in a row; the others are measured when its frame is seen."""
 Progress = Callable[[int, int], None]
 """Progress callback: frames done, frames in all."""
 
@@ -97,7 +98,7 @@ class DatasetWriter:
     def has(self, start: int, length: int, meta: Mapping[str, Any]) -> bool:
         """Return True if these rows are committed for this very episode."""
         span = self._spans.get(start)
-        return span is not None and span.length == length and dict(span.meta) == _plain(meta)
+        return span is not None and span.length == length and span.meta == plain(meta)
 
     def append_episode(
         self,
@@ -119,7 +120,7 @@ class DatasetWriter:
         for name, rows in ((self.kind, data), ("actions", actions_TA), ("states", states_TS)):
             self._write(name, start, zip(rows, range(start, stop), strict=True))
         self._spans = {k: span for k, span in self._spans.items() if span.rows.stop <= start or k >= stop}
-        self._spans[start] = EpisodeSlice(start=start, length=stop - start, meta=_plain(meta))
+        self._spans[start] = EpisodeSlice(start=start, length=stop - start, meta=plain(meta))
         write_json(self.folder / JOURNAL, self._index())
 
     def finish(self, rows: int | None = None) -> None:
@@ -183,11 +184,6 @@ class DatasetWriter:
         index = read_json(self.folder / JOURNAL, RecordingError, f"remove {self.folder} and start again")
         same = {key: index.get(key) for key in self._head} == self._head
         return {one["start"]: EpisodeSlice(**one) for one in index["episodes"]} if same else {}
-
-
-def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata after a JSON round trip, so that committed ones compare equal."""
-    return dict(json.loads(json.dumps(dict(meta))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,14 +272,18 @@ def join_datasets(folder: Path, out: Path) -> FrameDataset | TokenDataset:
     if not parts or forms.count(forms[0]) < len(forms) or total < sum(index["rows"] for index, _, _ in parts):
         raise RecordingError(f"{folder} does not hold each part of one import once; expected a folder for each")
     with folder_lock(out):
-        writer = DatasetWriter(out, total=total, row=forms[0][1], **forms[0][0])
-        for clip in sorted(clips):
-            span, (data, actions_FA, states_FS) = clips[clip]
-            rows = span.rows
-            writer.append_episode(data[rows], actions_FA[rows], states_FS[rows], span.meta, start=start)
-            start += span.length
-        writer.finish()
-    return FrameDataset.open(out) if writer.kind == "frames" else TokenDataset.open(out)
+        spans = [clips[clip][0] for clip in sorted(clips)]
+        if not (out / INDEX).exists():
+            writer = DatasetWriter(out, total=total, row=forms[0][1], **forms[0][0])
+            for clip in sorted(clips):
+                span, (data, actions_FA, states_FS) = clips[clip]
+                rows = span.rows
+                writer.append_episode(data[rows], actions_FA[rows], states_FS[rows], span.meta, start=start)
+                start += span.length
+            writer.finish()
+        elif [(one.length, one.meta) for one in _read(out)[2]["spans"]] != [(one.length, one.meta) for one in spans]:
+            raise RecordingError(f"{out} holds another dataset; choose another folder, or remove it first")
+    return FrameDataset.open(out) if forms[0][0]["kind"] == "frames" else TokenDataset.open(out)
 
 
 def _read(folder: Path, kind: str | None = None) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any]]:
@@ -301,8 +301,15 @@ def _read(folder: Path, kind: str | None = None) -> tuple[dict[str, Any], NDArra
             columns[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise RecordingError(f"{path} cannot be read ({error}); prepare the dataset again") from error
-        if len(columns[name]) != index["rows"]:
-            raise RecordingError(f"{path} has {len(columns[name])} rows; {INDEX} says {index['rows']}")
-    spans = tuple(EpisodeSlice(**one) for one in index["episodes"])
-    common = {"folder": folder, "state_columns": tuple(index["state_columns"]), "spans": spans}
+    try:
+        if kind == "tokens" and "tokenizer" not in index:
+            raise KeyError("tokenizer")
+        rows, state_columns = index["rows"], tuple(index["state_columns"])
+        spans = tuple(EpisodeSlice(**one) for one in index["episodes"])
+    except (KeyError, TypeError) as error:
+        raise RecordingError(f"{folder / INDEX} is damaged ({error!r}); prepare the dataset again") from error
+    for name, column in columns.items():
+        if len(column) != rows:
+            raise RecordingError(f"{folder / name}.npy has {len(column)} rows; {INDEX} says {rows}")
+    common = {"folder": folder, "state_columns": state_columns, "spans": spans}
     return index, columns[kind], {**common, "actions_FA": columns["actions"], "states_FS": columns["states"]}

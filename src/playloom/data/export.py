@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import values_to_rows
 from playloom.actions.controller import CONTROLS
 from playloom.atomic_io import atomic_folder
-from playloom.data.dataset import INDEX, FrameDataset, Progress
+from playloom.data.dataset import INDEX, OUTCOMES, FrameDataset, Progress
 from playloom.data.recording import STATE_COLUMNS, Render, list_episodes, load_episode
 from playloom.errors import RecordingError, import_extra
 from playloom.json_io import write_json
@@ -25,8 +25,6 @@ from playloom.media.clips import DREAM_NAMES, clips_below, npz_names, read_clip,
 from playloom.media.video import write_mp4
 
 RATE = 10
-OUTCOMES = ("reward", "terminated", "truncated")
-"""State columns of the step that begins in a row; the others are measured when its frame is seen."""
 _CAMERA = "observation.images.screen"
 _FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 _CHUNK = 1000  # files in one folder

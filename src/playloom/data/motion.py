@@ -37,14 +37,12 @@ def motions(frames_THWC: NDArray[np.uint8], chunk: int = 64) -> Floats:
 
 
 def _halved(grey_THW: Floats) -> Floats:
-    """Mean of blocks of 2 x 2 pixels."""
     rows, columns = (size // 2 * 2 for size in grey_THW.shape[1:])
     even, odd = grey_THW[:, :rows:2, :columns], grey_THW[:, 1:rows:2, :columns]
     return (even[..., ::2] + even[..., 1::2] + odd[..., ::2] + odd[..., 1::2]) / 4
 
 
 def _blurred(grey_THW: Floats) -> Floats:
-    """Mean of each pixel, its right, its lower and its lower right neighbour."""
     rows = grey_THW[:, 1:] + grey_THW[:, :-1]
     return (rows[..., 1:] + rows[..., :-1]) / 4
 

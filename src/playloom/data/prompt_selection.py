@@ -31,25 +31,16 @@ _FAR = 32.0  # mean difference of two coarse pictures, in levels of 255, for the
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptCandidate:
+class PromptCandidate(EpisodeSlice):
     """A stretch of an episode with its score."""
 
-    start: int
-    """First row in the dataset."""
     span: EpisodeSlice
-    """Episode of the segment."""
+    """Episode of the stretch."""
     score: float
     """From 0 to 5: walking, turning, a fight, and twice the view; without states from 0 to 4: motion, input, and twice
     the view."""
-    length: int
-    """Number of rows."""
     context: int = CONTEXT_STEPS
     """Number of rows before those that follow."""
-
-    @property
-    def rows(self) -> slice:
-        """Rows of the segment."""
-        return slice(self.start, self.start + self.length)
 
 
 def select_prompts(
@@ -87,7 +78,7 @@ def save_chosen(
     """Write the prompts into a folder, named by arena and player, else by `name`; return the paths of the `.npz`."""
     paths: list[Path] = []
     for prompt in chosen:
-        meta = prompt.span.meta
+        meta = prompt.meta
         words = (meta.get("variant") or re.sub(r"\W+", "_", name), meta.get("style"))
         base = "-".join(str(word) for word in words if word)
         taken = sum(path.stem.rstrip("0123456789-") == base for path in paths)
@@ -116,7 +107,8 @@ def _candidates(store: FrameDataset, span: EpisodeSlice, alive: EpisodeSlice) ->
         if walked[inside].max() <= _JUMP:
             walks, turns = (float(x[inside].sum()) / full for x, full in ((walked, _WALK), (turned, _TURN)))
             score = min(walks, 1.0) + min(turns, 1.0) + float(fought[inside].any())
-            found.append(PromptCandidate(start=alive.start + first, span=span, score=score, length=steps))
+            start = alive.start + first
+            found.append(PromptCandidate(start=start, length=steps, meta=span.meta, span=span, score=score))
     return found
 
 
@@ -135,8 +127,8 @@ def _by_pictures(
         pairs = store.frames_FHWC[np.stack([rows, rows + 1], axis=1).ravel()][:, ::4, ::4].astype(np.float32)
         motion[index] = np.median(np.abs(pairs[1::2] - pairs[::2]).mean(axis=(1, 2, 3)))
         coarse.append(pairs[0, ::4, ::4])
-        moved = (store.actions_FA[start : start + steps] != REST_VALUES).any(axis=1).mean()
-        found = PromptCandidate(start=start, span=span, score=float(moved), length=steps, context=context)
+        score = float((store.actions_FA[start : start + steps] != REST_VALUES).any(axis=1).mean())
+        found = PromptCandidate(start=start, length=steps, meta=span.meta, span=span, score=score, context=context)
         candidates.append(_with_view(store, found))
     scores = np.array([found.score for found in candidates]) + motion / max(motion.max(), 1e-9)
     candidates = [replace(found, score=float(score)) for found, score in zip(candidates, scores, strict=True)]
@@ -163,7 +155,7 @@ def _different(ranked: Sequence[PromptCandidate], count: int) -> list[PromptCand
     chosen: list[PromptCandidate] = []
 
     def kind(prompt: PromptCandidate) -> tuple[str, str]:
-        return str(prompt.span.meta.get("variant")), str(prompt.span.meta.get("style"))
+        return str(prompt.meta.get("variant")), str(prompt.meta.get("style"))
 
     for avoid in (kind, lambda prompt: prompt.span.start):
         for prompt in ranked:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -158,11 +159,12 @@ def check_prompt(spec: str | Path, model: Path | None = None) -> Path:
             "the prompt is empty; give a picture, a folder of pictures, a recording or a bundled prompt's name"
         )
     path = Path(spec)
-    for candidate in (path, path.parent / f"{path.name}.json"):
-        if candidate.exists():
-            return candidate
-    if path.name.isdecimal() and (path.parent / INDEX).is_file():
-        return path
+    with suppress(OSError):  # the text may be longer than a file's name can be
+        for candidate in (path, path.parent / f"{path.name}.json"):
+            if candidate.exists():
+                return candidate
+        if path.name.isdecimal() and (path.parent / INDEX).is_file():
+            return path
     folders = (prompt_folder(model), BUNDLED)
     for folder in folders:
         if text in list_prompts(folder):

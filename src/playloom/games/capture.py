@@ -151,7 +151,6 @@ def _rectangle(monitor: Any) -> Rectangle:
 
 
 def _clip(place: Rectangle, bounds: Rectangle) -> Rectangle | None:
-    """The part of a rectangle inside of another one."""
     left, top = max(place[0], bounds[0]), max(place[1], bounds[1])
     width = min(place[0] + place[2], bounds[0] + bounds[2]) - left
     height = min(place[1] + place[3], bounds[1] + bounds[3]) - top
@@ -159,8 +158,6 @@ def _clip(place: Rectangle, bounds: Rectangle) -> Rectangle | None:
 
 
 class _Recorder:
-    """Video and log, made at the first picture and renamed at the end."""
-
     def __init__(self, folder: Path, fps: float) -> None:
         self._video, self._fps = folder / time.strftime("%Y-%m-%d-%H%M%S.mkv"), fps
         self._files: tuple[_VideoWriter, TextIO] | None = None

@@ -104,7 +104,6 @@ class X11Input:
         self._display.close()
 
     def _key_names(self) -> dict[int, str]:
-        """The control of each key code that has one."""
         from Xlib import XK
 
         symbols = {name[3:].replace("KP_", "numpad_"): value for name, value in vars(XK).items() if name[:3] == "XK_"}

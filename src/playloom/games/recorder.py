@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import math
 from collections.abc import Callable, Mapping
@@ -126,9 +125,8 @@ def _present(folder: Path, plans: list[EpisodePlan]) -> set[int]:
             continue
         if (plan := plan_of.get(meta.seed)) is None:
             continue
-        names = [f.name for f in dataclasses.fields(plan) if getattr(plan, f.name) != getattr(meta, f.name)]
-        if names:
-            other = ", ".join(f"{n}={getattr(meta, n)} instead of {getattr(plan, n)}" for n in names)
+        found = ((name, getattr(meta, name), wanted) for name, wanted in vars(plan).items())
+        if other := ", ".join(f"{name}={got} instead of {wanted}" for name, got, wanted in found if got != wanted):
             raise ConfigError(f"{path} holds another recording ({other}); choose another folder")
         present.add(meta.seed)
     return present

@@ -19,33 +19,33 @@ from playloom.actions.controller import CONTROLS
 from playloom.errors import BadInputError
 from playloom.provenance import MARK_TEXT, Manifest, stamp
 
-_WIDTH, _HEIGHT = 120, 180
-_FINE = 3  # drawn this many times larger, then scaled down, so that edges are smooth
+_HEIGHT = 180
+_FINE = 3  # drawn this many times larger, then scaled down, so that edges are smooth; all places are of that size
 _PAPER, _INK, _DARK = (24, 24, 26), (225, 225, 225), (16, 16, 18)
 _BODY, _IDLE, _LIT = (52, 52, 58), (92, 92, 100), (90, 200, 250)
 _FACES = {
     # centre, and colour when it is not 0
-    "button_A": ((88, 136), (90, 200, 90)),
-    "button_B": ((102, 122), (230, 80, 80)),
-    "button_X": ((74, 122), (80, 130, 240)),
-    "button_Y": ((88, 108), (240, 200, 60)),
+    "button_A": ((264, 408), (90, 200, 90)),
+    "button_B": ((306, 366), (230, 80, 80)),
+    "button_X": ((222, 366), (80, 130, 240)),
+    "button_Y": ((264, 324), (240, 200, 60)),
 }
 _PADS = {
     # left, top, right, bottom
-    "dpad_up": (27, 103, 37, 116),
-    "dpad_down": (27, 128, 37, 141),
-    "dpad_left": (13, 117, 26, 127),
-    "dpad_right": (38, 117, 51, 127),
+    "dpad_up": (81, 309, 111, 348),
+    "dpad_down": (81, 384, 111, 423),
+    "dpad_left": (39, 351, 78, 381),
+    "dpad_right": (114, 351, 153, 381),
 }
 _BARS = {
-    "trigger_LT": (12, 12, 52, 24),
-    "trigger_RT": (68, 12, 108, 24),
-    "skill_1": (12, 28, 52, 38),
-    "skill_2": (68, 28, 108, 38),
+    # label, left, top, right, bottom
+    "trigger_LT": ("LT", (36, 36, 156, 72)),
+    "trigger_RT": ("RT", (204, 36, 324, 72)),
+    "skill_1": ("LB", (36, 84, 156, 114)),
+    "skill_2": ("RB", (204, 84, 324, 114)),
 }
-_LABELS = {"trigger_LT": "LT", "trigger_RT": "RT", "skill_1": "LB", "skill_2": "RB"}
-_STICKS = {"left_stick": (32, 70), "right_stick": (88, 70)}
-_RADIUS, _THUMB, _REACH = 24, 9, 14
+_STICKS = {"left_stick": (96, 210), "right_stick": (264, 210)}
+_RADIUS, _RIM, _THUMB, _REACH = 72, 9, 27, 42
 
 
 def draw_gamepad(values_A: NDArray[np.uint8], caption: str = "", height: int = _HEIGHT) -> NDArray[np.uint8]:
@@ -57,53 +57,31 @@ def draw_gamepad(values_A: NDArray[np.uint8], caption: str = "", height: int = _
 def _drawn(state: tuple[float, ...], caption: str, height: int) -> NDArray[np.uint8]:
     """Cached because neighbouring frames mostly have the same input."""
     values = dict(zip((c.name for c in CONTROLS), state, strict=True))
-    image = Image.new("RGB", (_WIDTH * _FINE, _HEIGHT * _FINE), _PAPER)
+    image = Image.new("RGB", (_HEIGHT * _FINE * 2 // 3, _HEIGHT * _FINE), _PAPER)
     draw = ImageDraw.Draw(image)
-    _rounded(draw, (4, 6, 116, 150), _BODY, 10)
-    for name, box in _BARS.items():
-        _rounded(draw, box, _LIT if values[name] else _IDLE, 3)
-        _text(draw, ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), _LABELS[name], 8)
+    draw.rounded_rectangle((12, 18, 348, 450), 30, fill=_BODY)
+    for name, (label, box) in _BARS.items():
+        draw.rounded_rectangle(box, 9, fill=_LIT if values[name] else _IDLE)
+        centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        draw.text(centre, label, font=_font(24), fill=_INK, anchor="mm")
     for name, (centre, colour) in _FACES.items():
-        _disc(draw, centre, 8, colour if values[name] else _IDLE)
-        _text(draw, centre, name[-1], 9)
+        draw.circle(centre, 24, fill=colour if values[name] else _IDLE)
+        draw.text(centre, name[-1], font=_font(27), fill=_INK, anchor="mm")
     for name, box in _PADS.items():
-        _rounded(draw, box, _LIT if values[name] else _IDLE, 2)
+        draw.rounded_rectangle(box, 6, fill=_LIT if values[name] else _IDLE)
     for name, centre in _STICKS.items():
-        _stick(draw, centre, values[f"{name}_x"], values[f"{name}_y"])
-    if caption:
-        _text(draw, (_WIDTH / 2, 165), caption, 15)
-    size = (round(_WIDTH * height / _HEIGHT), height)
+        x, y = values[f"{name}_x"], values[f"{name}_y"]
+        thumb, colour = (centre[0] + x * _REACH, centre[1] - y * _REACH), _LIT if x or y else _IDLE
+        draw.circle(centre, _RADIUS, fill=_IDLE)
+        draw.circle(centre, _RADIUS - _RIM, fill=_PAPER)
+        if x or y:
+            draw.line((centre, thumb), fill=_LIT, width=12)
+        draw.circle(thumb, _THUMB, fill=colour)
+    draw.text((180, 495), caption, font=_font(45), fill=_INK, anchor="mm")
+    size = (round(height * 2 / 3), height)
     pixels = np.array(image.resize(size, Image.Resampling.BOX if height == _HEIGHT else Image.Resampling.LANCZOS))
     pixels.setflags(write=False)
     return pixels
-
-
-def _stick(draw: ImageDraw.ImageDraw, centre: tuple[int, int], x: float, y: float) -> None:
-    _disc(draw, centre, _RADIUS, _IDLE)
-    _disc(draw, centre, _RADIUS - 3, _PAPER)
-    at = (centre[0] + x * _REACH, centre[1] - y * _REACH)
-    moved = x != 0 or y != 0
-    if moved:
-        ends = [value * _FINE for value in (*centre, *at)]
-        draw.line(ends, fill=_LIT, width=4 * _FINE)
-    _disc(draw, at, _THUMB, _LIT if moved else _IDLE)
-
-
-def _rounded(
-    draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], colour: tuple[int, int, int], radius: int
-) -> None:
-    draw.rounded_rectangle([value * _FINE for value in box], radius * _FINE, fill=colour)
-
-
-def _disc(draw: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float, colour: tuple[int, int, int]) -> None:
-    x, y = centre
-    box = [value * _FINE for value in (x - radius, y - radius, x + radius, y + radius)]
-    draw.ellipse(box, fill=colour)
-
-
-def _text(draw: ImageDraw.ImageDraw, centre: tuple[float, float], text: str, size: int) -> None:
-    place = (centre[0] * _FINE, centre[1] * _FINE)
-    draw.text(place, text, font=_font(size * _FINE), fill=_INK, anchor="mm")
 
 
 @lru_cache(maxsize=16)
@@ -212,7 +190,7 @@ def held_inputs(values_A: NDArray[np.uint8]) -> str:
         if value and control.kind == "axis":
             words.append(control.name[0] + control.name[-1] + f"{value:+.2g}".replace("0.", "."))
         elif value:
-            words.append(_LABELS.get(control.name) or control.name.rpartition("_")[2])
+            words.append(_BARS[control.name][0] if control.name in _BARS else control.name.rpartition("_")[2])
     return " ".join(words) or "rest"
 
 

@@ -140,6 +140,13 @@ def test_owamcap_has_its_own_clock_for_pictures_and_raw_mouse_movement(tmp_path)
     assert held["right_stick_x"] == [0] * 5 + [1, -1] + [0] * 3
 
 
+def test_owamcap_does_not_take_the_right_shift_for_the_left_one(tmp_path):
+    owa_at(tmp_path, [key(0.1, 0xA1), (0.2, "keyboard/state", {"buttons": [0x10, 0xA1]})], TIMES)
+    (recording,) = find_recordings(tmp_path, OPTIONS)
+    changes = [(change.control, change.value) for change in recording.changes(())]
+    assert changes == [("right_shift", 1), ("right_shift", 1)]
+
+
 def test_owamcap_without_raw_movement_uses_the_pointer_and_cuts_other_windows(tmp_path):
     messages = [
         (time, "window", {"title": title})

@@ -13,6 +13,7 @@ from PIL import Image
 from import_toys import video_at
 from playloom.data.importing.build import import_recordings
 from playloom.data.importing.recordings import ClipEncoder, ImportOptions
+from playloom.errors import RecordingError
 
 OPTIONS = ImportOptions(frame_size=(12, 16))
 
@@ -88,9 +89,12 @@ def test_a_data_set_of_codes_has_a_report_without_pictures(folder):
     def load():
         return lambda frames_BHWC: frames_BHWC[:, ::6, ::8, 0].reshape(len(frames_BHWC), 4).astype(np.uint16) // 10
 
-    card, report = imported(folder, encoder=ClipEncoder(load=load, slots=4, fingerprint="toy"))
+    encoder = ClipEncoder(load=load, slots=4, fingerprint="toy")
+    card, report = imported(folder, encoder=encoder)
     assert row(card, "stored") == ["4 codes a frame, of the tokenizer toy"] and "<img" not in report
     assert row(card, "duplicated frames") == ["20 of 38 neighbouring pairs (52.6%)"]
+    with pytest.raises(RecordingError, match="finished dataset of other takes or settings"):
+        imported(folder, encoder=encoder._replace(fingerprint="another"))
 
 
 def test_a_missing_report_is_written_by_the_same_command(folder):

@@ -253,8 +253,9 @@ def test_shorter_than_asked_says_how_many_steps_there_are(tmp_path, clip):
 
 
 def test_what_is_nothing_we_know_is_said(tmp_path, clip):
-    with pytest.raises(RecordingError, match="give a picture"):
-        load_prompt(tmp_path / "missing", context=1, frame_size=SIZE)
+    for missing in (tmp_path / "missing", "forward for 2s; " * 20):  # the second is too long for the name of a file
+        with pytest.raises(RecordingError, match="give a picture"):
+            load_prompt(missing, context=1, frame_size=SIZE)
     with pytest.raises(RecordingError, match="no bundled prompt"):
         load_prompt("bundled:no such place", context=1, frame_size=SIZE)
     np.savez(tmp_path / "other.npz", a=np.zeros(3), b=np.zeros(3))

@@ -78,9 +78,12 @@ def test_damage_is_one_sentence(tmp_path):
     np.save(tmp_path / "tokens.npy", np.zeros((3, SLOTS), np.uint16))
     with pytest.raises(RecordingError, match="3 rows"):
         TokenDataset.open(tmp_path)
-    (tmp_path / "index.json").write_text("{")
-    with pytest.raises(RecordingError, match="damaged"):
-        TokenDataset.open(tmp_path)
+    index = json.loads((tmp_path / "index.json").read_text())
+    nameless = {key: value for key, value in index.items() if key != "tokenizer"}
+    for wrong in ("{", '{"kind": "tokens"}', json.dumps({**index, "episodes": [{}]}), json.dumps(nameless)):
+        (tmp_path / "index.json").write_text(wrong)
+        with pytest.raises(RecordingError, match="damaged"):
+            TokenDataset.open(tmp_path)
     with pytest.raises(RecordingError, match="dataset"):
         TokenDataset.open(tmp_path / "nowhere")
 

@@ -166,6 +166,9 @@ def test_parts_of_an_import_join_to_the_same_bytes(tmp_path):
     assert len(FrameDataset.open(tmp_path / "parts" / "2").spans) == 5
     said = playloom("import", tmp_path / "parts", "--shard", "join", "--out", tmp_path / "joined")
     assert "validation: 3 frames of 1 clip\n" in said
+    assert playloom("import", tmp_path / "parts", "--shard", "join", "--out", tmp_path / "joined") == said
+    with pytest.raises(RecordingError, match="another dataset"):
+        join_datasets(tmp_path / "parts", tmp_path / "parts" / "2")
     names = {path.name for path in (tmp_path / "whole").iterdir()}
     assert names == {path.name for path in (tmp_path / "joined").iterdir()}
     assert all((tmp_path / "whole" / name).read_bytes() == (tmp_path / "joined" / name).read_bytes() for name in names)

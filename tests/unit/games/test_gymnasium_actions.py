@@ -34,6 +34,7 @@ CAR = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
         ("mine:Own-v1", spaces.Discrete(14), 13, {"left_stick_x": -1}),
         ("Own-v1", spaces.Discrete(3), np.int64(1), {"dpad_right": 1}),
         ("Own-v1", spaces.MultiDiscrete([3, 2]), np.array([2, 1]), {"dpad_right": 1, "dpad_up": 1}),
+        ("Own-v1", spaces.MultiDiscrete([3, 2], start=[5, 0]), np.array([7, 1]), {"dpad_right": 1, "dpad_up": 1}),
         ("Own-v1", spaces.MultiBinary(5), np.array([0, 0, 0, 1, 1]), {"dpad_down": 1, "button_A": 1}),
         ("Own-v1", spaces.Box(-2, 2, (1, 2)), np.array([[2, -2]]), {"left_stick_x": 1, "left_stick_y": -1}),
     ],

@@ -141,8 +141,6 @@ def import_recordings(
 
 @dataclass
 class _Build:
-    """The stages of `import_recordings`, with what they share."""
-
     place: Path
     out: Path
     options: ImportOptions
@@ -180,10 +178,12 @@ class _Build:
 
     def check_finished(self, recordings: Sequence[Recording]) -> None:
         """Check that a finished dataset was made of these recordings, and report those that it lacks."""
-        spans, split = self.open().spans, self.options.split
+        dataset, split = self.open(), self.options.split
+        spans, codes_of = dataset.spans, None if self.encoder is None else self.encoder.fingerprint
         stored, splits, settings = ({span.meta.get(key) for span in spans} for key in ("take", "split", "settings"))
         names = {self.name(recording): recording for recording in recordings}
-        if not stored <= set(names) or settings != {self._settings()} or (split and splits != {split}):
+        same = settings == {self._settings()} and getattr(dataset, "tokenizer", None) == codes_of
+        if not same or not stored <= set(names) or (split and splits != {split}):
             raise RecordingError(
                 f"{self.out} holds a finished dataset of other takes or settings; choose another folder, or remove it "
                 "first"
@@ -194,7 +194,6 @@ class _Build:
                 self._skip(recording, RecordingError(reason))
 
     def _plan(self, recordings: Sequence[Recording]) -> list[_Plan]:
-        """Find the usable steps of every recording, and fit the mappings to their input."""
         plans, changes, counts = [], dict[str, None](), dict[tuple[str, ...], list[NDArray[np.float32]]]()
         for recording in recordings:
             try:
@@ -262,7 +261,6 @@ class _Build:
         return shared
 
     def _write(self, writer: DatasetWriter, plans: Sequence[_Plan], columns: Sequence[str]) -> int:
-        """Write the clips one after another without the unusable ones; return the number of rows."""
         row = 0
         with tempfile.TemporaryDirectory(dir=writer.folder, prefix=".rows-") as scratch:
             decoded = self._decoded(writer, plans, Path(scratch))

@@ -76,8 +76,6 @@ UNKNOWN = ClockEstimate(ClockCorrection(), False, 0.0, (0.0,) * len(LAGS))
 
 
 class _Moved(NamedTuple):
-    """Motions between successive pictures of some stretches."""
-
     before_M: NDArray[np.float64]
     after_M: NDArray[np.float64]
     """Times of the first and of the second picture."""
@@ -112,13 +110,11 @@ def estimate_clock(
         return plain
     for most, step in ((1.0, 0.125), (0.1, 0.025)):  # first all drifts, then those near the best
         drifts = best.clock.drift + np.arange(-most, most + step / 2, step) / span
-        best = max((_estimate(moved, new, drift) for drift in drifts.tolist()), key=_evidence)
+        best = max(
+            (_estimate(moved, new, drift) for drift in drifts.tolist()), key=lambda one: (one.sure, max(one.shares))
+        )
     large = abs(best.clock.drift) * span >= _LEAST_DRIFT
     return best if large and best.sure and max(best.shares) > _BETTER * max(plain.shares) else plain
-
-
-def _evidence(estimate: ClockEstimate) -> tuple[bool, float]:
-    return estimate.sure, max(estimate.shares)
 
 
 def _active(runs: Sequence[Run], input_TC: NDArray[np.float32]) -> list[Run]:
@@ -168,7 +164,6 @@ def _unpredicted(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.f
 
 
 def _integrals(changes: Iterable[InputChange]) -> list[_Curves]:
-    """Curves of the controls that change most often."""
     seen: dict[str, list[tuple[float, float]]] = {}
     for change in changes:
         if change.control != PAUSED and not change.control.startswith(STATE):
@@ -206,7 +201,6 @@ def _innovations(moved: _Moved, integrals: list[_Curves]) -> list[_Curves]:
 
 
 def _estimate(moved: _Moved, new: list[_Curves], drift: float) -> ClockEstimate:
-    """The estimate of the offset for a drift."""
     begin_M, end_M = moved.before_M * (1 - drift), moved.after_M * (1 - drift)
     products = []
     for lag in LAGS:

@@ -62,7 +62,6 @@ class _Episode(Recording):
 
     @classmethod
     def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
-        """Return all episodes of the datasets in or below a folder."""
         found: list[Recording] = []
         for root in {file.parents[name.count("/")] for name in cls.index for file in folder.rglob(name)}:
             try:
@@ -83,7 +82,6 @@ class _Episode(Recording):
 
     @property
     def state_columns(self) -> Sequence[str]:
-        """Rewards, ends, and numbers of the observations."""
         return [name.removeprefix(STATE) for name in self._columns if name.startswith(STATE)]
 
     def _changes(self, sources: Sequence[str]) -> Iterator[Change]:

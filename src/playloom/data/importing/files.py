@@ -9,8 +9,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
-from operator import and_
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +157,8 @@ def parquet_rows(
     path: Path, columns: Sequence[str] | None = None, where: Mapping[str, int] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Give the rows of a Parquet file, of some columns, and only those that have these values in other columns."""
-    dataset = import_extra("pyarrow.dataset", "import")
-    tests = (dataset.field(name) == value for name, value in (where or {}).items())
-    chosen = reduce(and_, tests) if where else None
+    dataset, parquet = (import_extra(f"pyarrow.{name}", "import") for name in ("dataset", "parquet"))
+    chosen = parquet.filters_to_expression([(name, "==", value) for name, value in where.items()]) if where else None
     with reading(path):
         table = dataset.dataset(path, format="parquet")
         for batch in table.to_batches(columns=columns, filter=chosen, batch_size=1024):

@@ -30,6 +30,8 @@ _ANALOG = {
 }
 _DPAD_AXES = {7: ("dpad_left", "dpad_right"), 8: ("dpad_down", "dpad_up")}
 _BUTTONS = {"left": "mouse_left", "right": "mouse_right", "middle": "mouse_middle", "x1": "mouse_4", "x2": "mouse_5"}
+_EITHER_SIDE = {0x10: {0xA0, 0xA1}, 0x11: {0xA2, 0xA3}, 0x12: {0xA4, 0xA5}}
+"""Codes of shift, control and alt that a state message has beside the code of the side."""
 _WHEEL = 0x400
 _TOLERANCE = 0.002  # largest difference in seconds between the place of a picture and that in its message
 
@@ -188,8 +190,10 @@ class _Input:
             self._keys.add(content["vk"])
             yield virtual_key(content["vk"]), float(content["event_type"] == "press")
         elif topic == "keyboard/state":  # about once a second: mends lost messages
-            self._keys.update(content["buttons"])
-            yield from ((virtual_key(code), float(code in content["buttons"])) for code in sorted(self._keys))
+            held = set(content["buttons"])
+            held -= {code for code, sides in _EITHER_SIDE.items() if held & sides}
+            self._keys |= held
+            yield from ((virtual_key(code), float(code in held)) for code in sorted(self._keys))
         elif topic == "mouse/raw":
             yield from self._raw(content)
         else:

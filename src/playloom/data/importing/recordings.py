@@ -264,11 +264,9 @@ class _Rows(Recording):
 
     @cached_property
     def times_F(self) -> NDArray[np.float64]:
-        """Times of the rows in seconds."""
         return np.arange(len(self._values()), dtype=np.float64) * STEP
 
     def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
-        """Read the pictures one at a time."""
         return ((row * STEP, load) for row, load in enumerate(self._loaders()))
 
     def _changes(self, sources: Sequence[str]) -> Iterator[Change]:

@@ -18,17 +18,17 @@ from typing import Any
 
 from playloom.actions.codec import BIN_VALUES, SLOT_NAMES, Schema, detect_schema
 from playloom.actions.controller import CONTROLS, Control
+from playloom.data.dataset import OUTCOMES
 from playloom.data.importing.files import TABLE_ENDINGS, VIDEO_ENDINGS, Frame, table_rows, to_number, video_pictures
 from playloom.data.importing.mapping import control_name
 from playloom.data.importing.recordings import Change, Recording, check_sources
-from playloom.data.importing.resample import MAX_GAP, PAUSED, STATE, STEP
+from playloom.data.importing.resample import MAX_GAP, MOUSE, PAUSED, STATE, STEP
 from playloom.errors import ActionError, RecordingError
 
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _TIME = re.compile(r"^(?:time|timestamp|t|ts)(?:_?(s|ms|us|ns))?$")
 _CONTROL_COLUMNS = ("control", "key", "button", "code", "name")
 _VALUE_COLUMNS = ("value", "down", "pressed", "event", "event_type", "state", "action", "type")
-_MOUSE = ("mouse_dx", "mouse_dy")
 _HEAD = 1000  # rows that columns and schema are taken from
 _FACTOR = 30  # that a log and its video may differ in length by, at most; half way, in factors, to the next unit
 _UNIX = (5e8, 5e9)  # seconds: 1985 to 2128
@@ -93,7 +93,7 @@ class VideoLog(Recording):
     def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
         wanted = {*sources, PAUSED}
         held = self._control_column is None  # a row says what is held until the next one
-        known = {*wanted, *_SPECIAL} if held else set(_MOUSE)
+        known = {*wanted, *_SPECIAL} if held else set(MOUSE)
         cells = {column: control_name(column) for column in self._columns if control_name(column) in known}
         if held and not cells:
             check_sources(self.log, self._columns, sources)
@@ -200,8 +200,7 @@ class VideoLog(Recording):
 
 def _state(column: str) -> str:
     """Name of the state column in a column of the log; empty: it is none."""
-    known = ("reward", "terminated", "truncated")
-    return column if column in known else column.removeprefix("state_") if column.startswith("state_") else ""
+    return column if column in OUTCOMES else column.removeprefix("state_") if column.startswith("state_") else ""
 
 
 def _unit(log: Path, first: float, last: float, length: float) -> float:

@@ -257,7 +257,6 @@ def _nearest(pose: Row, place: tuple[float, float]) -> float:
 
 
 def _open(variant: Variant, pose: Row, place: tuple[float, float]) -> bool:
-    """Return True if there is only low ground between the player and a place."""
     points = np.linspace(pose[:2], place, 25)
     cells = np.floor(points / (CELL, -CELL)).astype(int)
     return all(variant.cell(column, row) in ".ab~" for column, row in cells.tolist())

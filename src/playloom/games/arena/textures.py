@@ -87,12 +87,9 @@ def _hex(code: str) -> tuple[int, ...]:
 
 def sky() -> Picture:
     """Draw the sky, uint8 [256, 1024, 3]: pale gradient, coloured hills, a sun."""
-    picture = np.empty((SKY_HEIGHT, SKY_WIDTH, 3), np.uint8)
-    horizon = _SKY_HORIZON
-    for row in range(SKY_HEIGHT):
-        band = min(len(_SKY_BANDS) - 1, row * len(_SKY_BANDS) // horizon)
-        picture[row] = _hex(_SKY_BANDS[band])
     y, x = np.mgrid[:SKY_HEIGHT, :SKY_WIDTH]
+    horizon, bands = _SKY_HORIZON, np.array([_hex(code) for code in _SKY_BANDS], np.uint8)
+    picture = bands[np.minimum(y * len(bands) // horizon, len(bands) - 1)]
     cx, cy, radius, colour = _SUN
     picture[(x - cx) ** 2 + (y - cy) ** 2 < radius**2] = _hex(colour)
     for summit, half, height, colour, shape in _HILLS:
@@ -186,13 +183,11 @@ def _box(lid: float) -> Draw:
 
 
 def _pyramid(x: Grid, y: Grid, random: np.random.Generator) -> tuple[NDArray[np.bool_], Grid]:
-    """Pyramid with two visible sides."""
     edge = random.uniform(-0.5, 0.5) * (y + 1) / 2
     return np.abs(x) <= (y + 1) / 2, np.where(x < edge, 1.0, 0.55)
 
 
 def _blob(x: Grid, y: Grid, random: np.random.Generator) -> tuple[NDArray[np.bool_], Grid]:
-    """Irregular lump."""
     phases, angle = random.uniform(0, 2 * np.pi, 4), np.arctan2(y, x)
     radius = 0.78 + sum(0.09 * np.cos((k + 2) * angle + phase) for k, phase in enumerate(phases)) * 0.6
     share = np.hypot(x, y) / radius

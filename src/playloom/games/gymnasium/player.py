@@ -19,7 +19,7 @@ import importlib
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NamedTuple
@@ -28,13 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES
+from playloom.data.dataset import OUTCOMES
 from playloom.data.importing.mapping import ControlMapping, control_name, read_mapping
 from playloom.errors import ConfigError, GameError, PlayloomError, did_you_mean
 from playloom.media.images import ResizeMode, fit_picture
 
 STEPS_PER_SECOND = 10
-OUTCOMES = ("reward", "terminated", "truncated")
-"""First state columns of a recording: what the action of the row led to. The numbers of `info` follow."""
 NO_OUTCOME = (np.nan,) * len(OUTCOMES)
 """Outcomes of an episode's last row."""
 Policy = Callable[[Any, np.random.Generator], Any]
@@ -70,30 +69,23 @@ _PRESSES = (*product((*_DPAD, *_BUTTONS, *_TRIGGERS), (1.0,)), *product(_STICKS,
 class ActionEncoder:
     """Encoder of the actions of one environment."""
 
-    kind: str
-    """Class of the action space."""
+    space: Any
+    """Action space of the environment."""
     sources: tuple[tuple[str, ...], ...]
-    """Sources of each number of a flattened action, or of each value of a discrete one."""
+    """Sources of each number of an action that `gymnasium.spaces.flatten` gives."""
     mapping: ControlMapping
 
     def encode(self, actions: Sequence[Any]) -> NDArray[np.uint8]:
         """Encode actions [T] of the environment as action values uint8 [T, 16]."""
+        from gymnasium.spaces import flatten
+
         columns = {name: column for column, name in enumerate(self.mapping.sources)}
         input_TC = np.zeros((len(actions), len(columns)), np.float32)
-        for step, action in enumerate(actions):
-            for name, value in self._parts(action):
-                if name in columns:
-                    input_TC[step, columns[name]] = value
+        flat_NT = np.stack([np.asarray(flatten(self.space, action)) for action in actions], axis=1)
+        for names, number_T in zip(self.sources, flat_NT, strict=False):
+            for column in (columns[name] for name in names if name in columns):
+                input_TC[:, column] += number_T
         return self.mapping.apply(input_TC)
-
-    def _parts(self, action: Any) -> Iterator[tuple[str, float]]:
-        numbers = np.asarray(action).reshape(-1).tolist()
-        if self.kind == "Discrete":
-            yield from ((name, 1.0) for name in self.sources[numbers[0]])
-        elif self.kind == "MultiDiscrete":
-            yield from ((f"action_{index}_{value}", 1.0) for index, value in enumerate(numbers))
-        else:
-            yield from ((f"action_{index}", float(value)) for index, value in enumerate(numbers))
 
     def note(self) -> str:
         """Return the mapping as a sentence."""
@@ -101,7 +93,7 @@ class ActionEncoder:
             f"{control} = {' + '.join(f'{weight:.3g} {source}' for source, weight in weights.items())}"
             for control, weights in self.mapping.weights.items()
         ]
-        pressed = " (triggers are recorded as pressed from 0.5)" if self.kind == "Box" else ""
+        pressed = " (triggers are recorded as pressed from 0.5)" if type(self.space).__name__ == "Box" else ""
         return f"actions: {', '.join(parts)}{pressed}"
 
 
@@ -119,9 +111,8 @@ def action_encoder(name: str, env: Any, path: str | None) -> ActionEncoder:
         meanings = getattr(env.unwrapped, "get_action_meanings", lambda: [""] * int(space.n))()
         sources = tuple((f"action_{number}", *_words(meaning)) for number, meaning in enumerate(meanings))
     elif kind == "MultiDiscrete":
-        sources = tuple(
-            tuple(f"action_{number}_{value}" for value in range(count)) for number, count in enumerate(space.nvec.flat)
-        )
+        counts = enumerate(space.nvec.flat)
+        sources = tuple((f"action_{number}_{value}",) for number, count in counts for value in range(count))
     elif kind in ("Box", "MultiBinary"):
         sources = tuple((f"action_{number}",) for number in range(int(np.prod(space.shape))))
     else:
@@ -137,7 +128,7 @@ def action_encoder(name: str, env: Any, path: str | None) -> ActionEncoder:
     for source in (source for weights in mapping.weights.values() for source in weights):
         if source not in known:
             raise ConfigError(f"the mapping has a source {source!r} that {name} lacks; {did_you_mean(source, known)}")
-    return ActionEncoder(kind, sources, mapping)
+    return ActionEncoder(space, sources, mapping)
 
 
 def _words(meaning: str) -> list[str]:
@@ -164,7 +155,7 @@ def _default(name: str, kind: str, space: Any, sources: Sequence[Sequence[str]])
         return {_WORDS[word]: {word: 1.0} for word in _WORDS if word in words}
     values = [group[0] for group in sources]
     if kind == "MultiDiscrete":  # value 0 of each number is rest
-        values = [source for group in sources for source in group[1:]]
+        values = [source for source in values if not source.endswith("_0")]
     if len(values) > len(_PRESSES):
         _too_many(name, len(values))
     for source, (control, weight) in zip(values, _PRESSES, strict=False):
@@ -295,7 +286,6 @@ def examine(recording: GymnasiumRecording) -> EnvironmentFacts:
 
 
 def _frame_skip(recording: GymnasiumRecording, env: Any) -> tuple[int, str]:
-    """Environment steps a frame, and a sentence about the rate."""
     rate = env.metadata.get("render_fps")
     frames = getattr(env.unwrapped, "_frameskip", None)  # Atari names 30; it shows 60 pictures a second
     if isinstance(frames, int) and hasattr(env.unwrapped, "ale"):
@@ -359,7 +349,6 @@ def _filled(numbers_TS: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _number(value: Any) -> float | None:
-    """A scalar as a float; None for everything else."""
     return float(value) if isinstance(value, int | float | np.number | np.bool_) else None
 
 

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 from playloom.actions.codec import REST_VALUES
 from playloom.atomic_io import folder_lock
-from playloom.data.dataset import INDEX, JOURNAL, DatasetWriter, FrameDataset, Progress, split_of
+from playloom.data.dataset import INDEX, JOURNAL, OUTCOMES, DatasetWriter, FrameDataset, Progress, split_of
 from playloom.data.parallel import map_ordered
 from playloom.device import usable_cores
 from playloom.errors import ConfigError, GameError, RecordingError, ResourceError, import_extra
 from playloom.games.gymnasium.player import (
     NO_OUTCOME,
-    OUTCOMES,
     EnvironmentFacts,
     GymnasiumRecording,
     PlayedEpisode,
@@ -60,7 +59,10 @@ def record_environment(
     import_extra("gymnasium", "rl")
     target = Path(out)
     with folder_lock(target):
-        facts = _examined(recording)
+        try:
+            (facts,) = map_ordered(examine, [(recording,)], workers=1, prepare=enter_process)
+        except ResourceError as error:
+            raise GameError(f"the process of {recording.env} died in its first steps") from error
         settings = _settings(recording, facts, frames)
         _check_same(target, settings)
         reasons: dict[int, str] = {}
@@ -144,15 +146,6 @@ def _cut(played: PlayedEpisode, longest: int) -> PlayedEpisode:
         part.actions_TA[-1], part.states_TS[-1, : len(OUTCOMES)] = REST_VALUES, NO_OUTCOME
         part.states_TS[-2, OUTCOMES.index("truncated")] = 1
     return part
-
-
-def _examined(recording: GymnasiumRecording) -> EnvironmentFacts:
-    """Facts about the environment, from a few steps in a process of its own."""
-    try:
-        (facts,) = map_ordered(examine, [(recording,)], workers=1, prepare=enter_process)
-    except ResourceError as error:
-        raise GameError(f"the process of {recording.env} died in its first steps") from error
-    return facts
 
 
 def _episodes(
