@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 
 from playloom.evaluation.report import MOTION_TOLERANCE, TOLERANCE, Row
 from playloom.evaluation.rollout import motion
-from playloom.evaluation.segments import (
-    EvaluationContext,
-    Segment,
-    episodes_of,
-    frames_after,
-    segment_episodes,
-)
+from playloom.evaluation.segments import EvaluationContext, Segment, episodes_of, frames_after, segment_episodes
 from playloom.models.tokenizer.metrics import sharpness
 from playloom.models.tokenizer.quantizer import codebook_use
 

@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 
 from playloom.data.sampler import labelled_spans, step_labels
 from playloom.evaluation.report import Row, is_significant
-from playloom.evaluation.segments import (
-    EvaluationContext,
-    encode,
-    episodes_of,
-    segment_episodes,
-)
+from playloom.evaluation.segments import EvaluationContext, encode, episodes_of, segment_episodes
 from playloom.inference.features import recorded_features
 from playloom.models.heads import HeadsConfig, StepPrediction
 

@@ -21,13 +21,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.report import Row, standard_error
-from playloom.evaluation.segments import (
-    EvaluationContext,
-    Segment,
-    reconstruct,
-    segment_episodes,
-    with_codes,
-)
+from playloom.evaluation.segments import EvaluationContext, Segment, reconstruct, segment_episodes, with_codes
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
 

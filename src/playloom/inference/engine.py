@@ -40,13 +40,7 @@ class Engine:
     Invalid inputs raise BadInputError before any session moves, too little memory a ResourceError.
     """
 
-    def __init__(
-        self,
-        model: ModelDescription,
-        *,
-        row_delay: int | None = None,
-        backend: BackendName = "auto",
-    ) -> None:
+    def __init__(self, model: ModelDescription, *, row_delay: int | None = None, backend: BackendName = "auto") -> None:
         """Make an engine for a `WorldModel`, or with onnx for a `ModelDescription`; see `open_engine`.
 
         `row_delay` None: raster.

@@ -223,9 +223,7 @@ class OnnxDecoder(StepDecoder):
         return values_BA
 
     def _run_parts(
-        self,
-        states: Sequence[CacheSlot],
-        work: Callable[[onnxruntime.InferenceSession, Sequence[CacheSlot]], object],
+        self, states: Sequence[CacheSlot], work: Callable[[onnxruntime.InferenceSession, Sequence[CacheSlot]], object]
     ) -> None:
         """Run the dreams of a batch in as many parts as there are threads."""
         self.sessions.run(work, [states[part] for part in self.sessions.parts(len(states))])
