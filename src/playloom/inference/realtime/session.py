@@ -29,9 +29,8 @@ from playloom.errors import ActionError, BadInputError, PlayloomError
 from playloom.inference.engine import Engine
 from playloom.inference.generate import GenerationConfig, Render, build_manifest
 from playloom.inference.realtime.clock import Clock, RealTime
-from playloom.inference.realtime.metrics import HISTORY
 from playloom.inference.realtime.recorder import write_play
-from playloom.inference.realtime.state import LiveState
+from playloom.inference.realtime.state import HISTORY, LiveState
 from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
