@@ -31,7 +31,8 @@ Statistic = Callable[[NDArray[Any]], float]
 """Computes a figure from the values of any number of segments, [M, ...]."""
 
 
-def _ratio_of_means(values_M2: NDArray[np.float64]) -> float:
+def ratio_of_means(values_M2: NDArray[np.float64]) -> float:
+    """Return the mean of the first column over that of the second; NaN where the latter is 0."""
     over, under = values_M2.mean(0)
     return float(over / (under or np.nan))
 
@@ -71,29 +72,18 @@ class Row:
         *,
         episodes_M: NDArray[np.int64] | None = None,
         statistic: Statistic = np.mean,
+        tolerance: float | None = None,
     ) -> Row:
-        """Return the row of a statistic over segments, with its standard error; see `standard_error`."""
+        """Return the row of a statistic over segments, with its standard error; see `standard_error`.
+
+        With a `tolerance` the value is a ratio, generated over recorded, and the bar is 1 ± `tolerance`.
+        """
         values_M = np.asarray(values_M)
         value = float(statistic(values_M)) if len(values_M) else math.nan
         error = standard_error(values_M, episodes_M, statistic)
+        if tolerance is not None:
+            bar, passed = f"{100 * (1 - tolerance):.0f} to {100 * (1 + tolerance):.0f} %", abs(value - 1) <= tolerance
         return cls(part, name, value, unit, baselines or {}, bar, passed, len(values_M), error)
-
-    @classmethod
-    def of_ratio(
-        cls,
-        part: str,
-        name: str,
-        values_M2: ArrayLike,
-        baselines: Mapping[str, float] | None = None,
-        *,
-        episodes_M: NDArray[np.int64] | None = None,
-        tolerance: float = TOLERANCE,
-        statistic: Statistic = _ratio_of_means,
-    ) -> Row:
-        """Return the row of a ratio, by default of two means, generated over recorded; the bar is 1 ± `tolerance`."""
-        row = cls.of(part, name, values_M2, "%", baselines, episodes_M=episodes_M, statistic=statistic)
-        bar = f"{100 * (1 - tolerance):.0f} to {100 * (1 + tolerance):.0f} %"
-        return dataclasses.replace(row, bar=bar, passed=bool(abs(row.value - 1) <= tolerance))
 
     def cells(self) -> tuple[str, ...]:
         """Return the six cells of a table row."""
@@ -135,7 +125,7 @@ def standard_error(
 
     Segments of one episode are not independent, so whole episodes are drawn with replacement (the cluster bootstrap,
     Davison and Hinkley 1997, section 3.8) with a fixed seed. `episodes_M` has the episode of each value. With None, or
-    with one episode only, every value counts as an episode.
+    with one episode only, every value counts as an episode. Draws without a value of the statistic are left out.
     """
     if len(values_M) < 2:
         return math.nan
@@ -144,7 +134,8 @@ def standard_error(
     count, rng = len(rows), np.random.default_rng(0)
     drawn = (np.concatenate([rows[index] for index in rng.integers(0, count, count)]) for _ in range(RESAMPLES))
     found = np.array([statistic(values_M[index]) for index in drawn], np.float64)
-    return float(found.std() * math.sqrt(count / (count - 1)))
+    known = found[~np.isnan(found)]
+    return float(known.std() * math.sqrt(count / (count - 1))) if len(known) else math.nan
 
 
 def format_value(value: float, unit: str, error: float = math.nan) -> str:
