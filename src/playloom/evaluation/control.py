@@ -152,12 +152,10 @@ def evaluate(run: EvaluationContext) -> None:
 class ControlMetrics:
     """Effects of the held inputs by measure."""
 
-    held_MK: Mapping[str, NDArray[np.float64]]
-    """Effect of each input of the measure, positive in the right direction."""
+    held_MK: Mapping[str, NDArray[np.float64]]  # effect of each input of the measure, positive in the right direction
     rest_M: Mapping[str, NDArray[np.float64]]
     """The same estimate with nothing held and another seed; in the real game, the same frames."""
-    episodes_M: NDArray[np.int64]
-    """Number of each segment's episode."""
+    episodes_M: NDArray[np.int64]  # number of each segment's episode
 
     def right_MK(self, name: str) -> NDArray[np.float64]:
         """Return 1 for an effect in the right direction; for a single input 1 if larger than at rest, 0.5 if equal."""

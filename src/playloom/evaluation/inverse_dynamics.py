@@ -59,8 +59,7 @@ class Pairs:
     before_PN: NDArray[np.int64]
     after_PN: NDArray[np.int64]
     actions_PA: NDArray[np.uint8]
-    episodes_P: NDArray[np.int64]
-    """Number of each pair's episode."""
+    episodes_P: NDArray[np.int64]  # number of each pair's episode
 
     def of(self, episodes: NDArray[np.int64]) -> Pairs:
         """Return the pairs of these episodes."""

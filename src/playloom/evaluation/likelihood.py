@@ -60,12 +60,9 @@ def evaluate(run: EvaluationContext) -> None:
 class Windows:
     """Recorded play as codes and actions, with one more action on either side."""
 
-    codes_BTN: NDArray[np.int64]
-    """Image codes, int64."""
-    actions_BTA: NDArray[np.uint8]
-    """Action values of T + 2 steps: one before the first frame and one after the last."""
-    episodes_B: NDArray[np.int64]
-    """Number of each window's episode."""
+    codes_BTN: NDArray[np.int64]  # image codes, int64
+    actions_BTA: NDArray[np.uint8]  # action values of T + 2 steps: one before the first frame and one after the last
+    episodes_B: NDArray[np.int64]  # number of each window's episode
 
     @property
     def actions(self) -> NDArray[np.uint8]:
@@ -88,12 +85,9 @@ Likelihood = dict[str, NDArray[np.float64]]
 class Baseline(NamedTuple):
     """Metrics of one kind of token without a model. Entropies are those of the test tokens, which favours them."""
 
-    marginal: float
-    """Mean entropy, nats."""
-    repeat: float
-    """Share of tokens equal to those one step before."""
-    given_last: float = math.nan
-    """Mean conditional entropy given the value one step before, nats; NaN for image codes."""
+    marginal: float  # mean entropy, nats
+    repeat: float  # share of tokens equal to those one step before
+    given_last: float = math.nan  # mean conditional entropy given the value one step before, nats; NaN for image codes
 
 
 def windows_at(model: WorldModel, dataset: FrameDataset, segments: Sequence[Segment]) -> Windows:

@@ -134,10 +134,8 @@ class Template:
     """Change of colour that an object makes in a picture."""
 
     box: Box
-    inside_DD: NDArray[np.bool_]
-    """Mask of the object's pixels in the box."""
-    change_PC: NDArray[np.float64]
-    """Change of colour at those P pixels, grey levels."""
+    inside_DD: NDArray[np.bool_]  # mask of the object's pixels in the box
+    change_PC: NDArray[np.float64]  # change of colour at those P pixels, grey levels
 
     @classmethod
     def between(cls, name: str, box: Box, with_HWC: Pictures, without_HWC: Pictures) -> Template:
@@ -169,10 +167,8 @@ class Edit:
 
     plain: Prompt
     edited: Prompt
-    own: Template
-    """The object, after the tokenizer."""
-    other: Template
-    """Another object at the same place, after the tokenizer."""
+    own: Template  # the object, after the tokenizer
+    other: Template  # another object at the same place, after the tokenizer
 
     def prompt(self, frames: int) -> Prompt:
         """Return the prompt with the object in its last `frames` frames only."""
@@ -227,19 +223,13 @@ def static_segments(dataset: FrameDataset, candidates: Sequence[Segment], count:
 class Persistency:
     """Share of the objects left at every segment (rows) and step (columns; column 0 is step 1)."""
 
-    present_MS: Mapping[int, NDArray[np.float64]]
-    """Share of the object in the rollout, by number of edited frames."""
-    other_MS: Mapping[int, NDArray[np.float64]]
-    """Share of another object at the same place, in the same rollouts."""
-    chance_MS: NDArray[np.float64]
-    """Share of the object in a rollout without it, with another seed."""
-    kept_MO: NDArray[np.float64]
-    """Share of each object of `OBJECTS` that the tokenizer keeps in the last prompt frame."""
+    present_MS: Mapping[int, NDArray[np.float64]]  # share of the object in the rollout, by number of edited frames
+    other_MS: Mapping[int, NDArray[np.float64]]  # share of another object at the same place, in the same rollouts
+    chance_MS: NDArray[np.float64]  # share of the object in a rollout without it, with another seed
+    kept_MO: NDArray[np.float64]  # share of each object of `OBJECTS` that the tokenizer keeps in the last prompt frame
     prompt_frames: int
-    kept_episodes_M: NDArray[np.int64]
-    """Number of each segment's episode."""
-    episodes_M: NDArray[np.int64]
-    """The same for the segments that have an object."""
+    kept_episodes_M: NDArray[np.int64]  # number of each segment's episode
+    episodes_M: NDArray[np.int64]  # the same for the segments that have an object
 
 
 def measure_persistency(run: EvaluationContext, segments: Sequence[Segment]) -> Persistency:

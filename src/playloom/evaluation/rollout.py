@@ -63,10 +63,8 @@ class TokenizerMetrics:
 
     psnr_F: NDArray[np.float64]
     ssim_F: NDArray[np.float64]
-    sharpness_F2: NDArray[np.float64]
-    """Sharpness of the reconstruction and of the frame, grey levels."""
-    mean_psnr_F: NDArray[np.float64]
-    """PSNR of the mean frame, dB."""
+    sharpness_F2: NDArray[np.float64]  # sharpness of the reconstruction and of the frame, grey levels
+    mean_psnr_F: NDArray[np.float64]  # PSNR of the mean frame, dB
     mean_ssim_F: NDArray[np.float64]
     codes_FN: NDArray[np.int64]
     episodes_F: NDArray[np.int64]
@@ -155,8 +153,7 @@ def evaluate(run: EvaluationContext) -> None:
 class Detail(NamedTuple):
     """Slow metrics of every segment at one step."""
 
-    ceiling_M: NDArray[np.float64]
-    """PSNR of the reconstructed true frame, dB."""
+    ceiling_M: NDArray[np.float64]  # PSNR of the reconstructed true frame, dB
     model_M: NDArray[np.float64]
     """PSNR of the rollout against the reconstructed true frame, dB: the model's own part of the error."""
     ssim_M: NDArray[np.float64]
@@ -168,21 +165,15 @@ class Detail(NamedTuple):
 class RolloutMetrics:
     """Metrics of every segment (rows) at every step (columns; column 0 is step 1)."""
 
-    episodes_M: NDArray[np.int64]
-    """Number of each segment's episode."""
-    dream_MS: NDArray[np.float64]
-    """PSNR of the rollout, dB."""
-    repeat_MS: NDArray[np.float64]
-    """PSNR of the repeated last frame, dB."""
-    mean_MS: NDArray[np.float64]
-    """PSNR of the mean frame, dB; NaN where not measured."""
-    sharpness_MS2: NDArray[np.float64]
-    """Sharpness of the generated and of the recorded frames, grey levels."""
+    episodes_M: NDArray[np.int64]  # number of each segment's episode
+    dream_MS: NDArray[np.float64]  # PSNR of the rollout, dB
+    repeat_MS: NDArray[np.float64]  # PSNR of the repeated last frame, dB
+    mean_MS: NDArray[np.float64]  # PSNR of the mean frame, dB; NaN where not measured
+    sharpness_MS2: NDArray[np.float64]  # sharpness of the generated and of the recorded frames, grey levels
     motion_MS2: NDArray[np.float64]
     """Motion up to the generated and the recorded frames, grey levels; both from the last recorded frame at step 1."""
     codes_MSN: NDArray[np.int32]
-    detail: dict[int, Detail]
-    """Slow metrics by step."""
+    detail: dict[int, Detail]  # slow metrics by step
 
 
 def measure_rollout(

@@ -32,12 +32,9 @@ DecodeOrder: TypeAlias = int | Literal["raster"]
 class Schedule:
     """Passes of one step for one row delay."""
 
-    row_delay: int
-    """Row delay k; the grid's width for raster order."""
-    image_passes: int
-    """Passes that predict image codes; later passes predict actions."""
-    pass_P: NDArray[np.int64]
-    """Pass of each position."""
+    row_delay: int  # row delay k; the grid's width for raster order
+    image_passes: int  # passes that predict image codes; later passes predict actions
+    pass_P: NDArray[np.int64]  # pass of each position
 
     @cached_property
     def order_P(self) -> NDArray[np.int64]:

@@ -61,12 +61,9 @@ _PREVIOUS_STEP = -2
 class TokenGroup:
     """Positions and legal ids of one kind of token."""
 
-    positions: tuple[int, ...]
-    """Positions that predict this group, in slot order."""
-    first_id: int
-    """First legal id."""
-    last_id: int
-    """One past the last legal id."""
+    positions: tuple[int, ...]  # positions that predict this group, in slot order
+    first_id: int  # first legal id
+    last_id: int  # one past the last legal id
 
     @property
     def span(self) -> tuple[int, int]:
