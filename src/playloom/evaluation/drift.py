@@ -20,8 +20,7 @@ from playloom.evaluation.segments import EvaluationContext, Segment, episodes_of
 from playloom.models.tokenizer.metrics import sharpness
 from playloom.models.tokenizer.quantizer import codebook_use
 
-STRETCHES = 10
-"""Stretches of a dream."""
+STRETCHES = 10  # stretches of a dream
 _EVERY = 5  # steps from one measured frame to the next
 MOTION = "motion, dream over real"
 DISTANCE = "distance to the nearest recorded codes"

@@ -18,8 +18,7 @@ from playloom.evaluation.segments import EvaluationContext, encode, episodes_of,
 from playloom.inference.features import recorded_features
 from playloom.models.heads import HeadsConfig, StepPrediction
 
-LEAST_POLICIES = 3
-"""Fewest policies whose order says anything."""
+LEAST_POLICIES = 3  # fewest policies whose order says anything
 Labels = dict[str, NDArray[np.float32]]
 
 

@@ -26,8 +26,7 @@ from playloom.models.checkpoint import WorldModel
 
 CLASSES = tuple(2 if size == 2 else 3 for size in SLOT_SIZES)
 """Classes of each input: released and pressed; or left (down), rest and right (up)."""
-USED = 0.01
-"""Least share of steps with an input in use; a rarer one is left out of the mean."""
+USED = 0.01  # least share of steps with an input in use; a rarer one is left out of the mean
 _EDGES = np.cumsum((0, *CLASSES))
 _BATCH = 64
 _WIDTH = 64

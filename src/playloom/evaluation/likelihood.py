@@ -27,12 +27,9 @@ from playloom.inference.features import hidden_states
 from playloom.models.checkpoint import WorldModel
 from playloom.models.sequence import TokenGroup
 
-ROW_DELAYS = (4, 2, 1)
-"""Row delays compared with raster order, as far as the model supports them."""
-BUTTONS = slice(0, SLOT_SIZES.index(max(SLOT_SIZES)))
-"""The slots of buttons and triggers."""
-STICKS = slice(BUTTONS.stop, len(SLOT_SIZES))
-"""The slots of stick axes."""
+ROW_DELAYS = (4, 2, 1)  # row delays compared with raster order, as far as the model supports them
+BUTTONS = slice(0, SLOT_SIZES.index(max(SLOT_SIZES)))  # the slots of buttons and triggers
+STICKS = slice(BUTTONS.stop, len(SLOT_SIZES))  # the slots of stick axes
 
 
 def evaluate(run: EvaluationContext) -> None:

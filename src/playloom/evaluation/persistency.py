@@ -25,16 +25,11 @@ from playloom.evaluation.segments import EvaluationContext, Segment, reconstruct
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
 
-HEIGHT = 0.3
-"""Height of an object, over picture height: 54 pixels of 180."""
-GROUND = 0.84
-"""Lower end of the object's box, over picture height."""
-EDITS = (1, 5, 10)
-"""Numbers of last prompt frames that hold the object; at most the whole prompt."""
-PRESENT = 0.5
-"""Least share of an object that counts as present."""
-CANDIDATES = 8
-"""Candidates per chosen segment: the one whose pictures move least, since a pasted object stands still."""
+HEIGHT = 0.3  # height of an object, over picture height: 54 pixels of 180
+GROUND = 0.84  # lower end of the object's box, over picture height
+EDITS = (1, 5, 10)  # numbers of last prompt frames that hold the object; at most the whole prompt
+PRESENT = 0.5  # least share of an object that counts as present
+CANDIDATES = 8  # candidates per chosen segment: the one whose pictures move least, since a pasted object stands still
 _BASELINES = ("another seed without it", "another object")
 _SIDES = (0.2, 0.8)  # middle of the box left and right of the player's body, over picture width
 _LIGHT = np.array([-0.45, -0.65, 0.61])  # unit vector towards the light: left, above, in front

@@ -36,10 +36,8 @@ from playloom.models.checkpoint import WorldModel
 from playloom.models.tokenizer.metrics import PSNR_CAP, luma, psnr, sharpness, ssim
 from playloom.models.tokenizer.quantizer import codebook_use
 
-LEAST_PSNR = 24.0
-"""Least PSNR of a usable tokenizer, dB."""
-MARKS = (1, 3, 10, 30)
-"""Steps of the table."""
+LEAST_PSNR = 24.0  # least PSNR of a usable tokenizer, dB
+MARKS = (1, 3, 10, 30)  # steps of the table
 _DETAIL = (1, 3, 10, 20, 30)  # steps of ceiling and SSIM: both are slow, and change little from step to step
 _TARGETS = (1, 3, 10)  # steps at which the rollout must beat the repeated frame and the mean frame
 _MOTION_STEPS = 10  # over which motion is averaged

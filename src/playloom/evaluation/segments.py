@@ -26,8 +26,7 @@ from playloom.inference.engine import Engine
 from playloom.inference.types import GenerationRequest, Prompt, StepResult
 from playloom.models.checkpoint import WorldModel, require_networks
 
-Progress = Callable[[str], None]
-"""Receives a description of each finished piece of work."""
+Progress = Callable[[str], None]  # receives a description of each finished piece of work
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,8 +60,7 @@ class Schedule:
         return self.pass_P[None, :] <= self.pass_P[:, None]
 
 
-DEFAULT_ROW_DELAY = 2
-"""Default row delay of models with row tokens; measured in docs/speed.md, decode order sweep."""
+DEFAULT_ROW_DELAY = 2  # default row delay of models with row tokens; measured in docs/speed.md, decode order sweep
 
 
 def card_row_delay(card: Mapping[str, Any], order: DecodeOrder | None = None) -> int | None:

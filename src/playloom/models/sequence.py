@@ -52,8 +52,7 @@ class Vocab:
         return tuple(accumulate((self.codebook_size, *self.slot_sizes[:-1])))
 
 
-NO_TOKEN = -1
-"""Input of a position without a token: the network sees only the position."""
+NO_TOKEN = -1  # input of a position without a token: the network sees only the position
 _PREVIOUS_STEP = -2
 
 

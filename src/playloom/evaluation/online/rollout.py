@@ -26,8 +26,7 @@ from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 
-WARMUP_STYLE = "explorer"
-"""Style of the scripted player that plays the warm-up of every life: a policy needs a prompt."""
+WARMUP_STYLE = "explorer"  # style of the scripted player that plays the warm-up of every life: a policy needs a prompt
 _DEAD = STATE_COLUMNS.index("dead")
 
 

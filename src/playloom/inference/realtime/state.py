@@ -17,8 +17,7 @@ from playloom.inference.realtime.clock import Clock, RealTime, Tick
 from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
 from playloom.inference.types import StepResult
 
-HISTORY = 6000
-"""Frames that percentiles are taken over: ten minutes at 10 frames per second."""
+HISTORY = 6000  # frames that percentiles are taken over: ten minutes at 10 frames per second
 
 
 def percentiles(seconds: Iterable[float]) -> dict[str, float | None]:
