@@ -35,10 +35,8 @@ AnyModel: TypeAlias = str | Path | Engine | None
 _ENGINES: WeakValueDictionary[tuple[object, ...], Engine] = WeakValueDictionary()
 """Engines loaded here, shared by environments of the same settings; an entry goes with its last environment."""
 RENDER_MODES = ("rgb_array",)
-FPS = 10
-"""Steps per second."""
-PROMPT_OPTION = "prompt"
-"""Option of `reset` that chooses the prompt by its number."""
+FPS = 10  # steps per second
+PROMPT_OPTION = "prompt"  # option of `reset` that chooses the prompt by its number
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,27 +89,29 @@ class DreamEpisode:
     @property
     def frame_HWC(self) -> NDArray[np.uint8]:
         """Current frame, uint8 [H, W, 3], without watermark, read-only; raises before the first episode."""
-        codes_N = self.codes_N
+        session = self._begun()
         if self._frame_HWC is None:
-            assert self.session is not None
-            self._set_frame(self.session.engine.frames(codes_N[None])[0], generated=True)
+            self._set_frame(session.engine.frames(self.codes_N[None])[0], generated=True)
         assert self._frame_HWC is not None
         return self._frame_HWC
 
     @property
     def codes_N(self) -> NDArray[np.int64]:
         """Copy of the current frame's codes, int64 [N]; raises before the first episode."""
-        if self.session is None:
-            raise BadInputError("the environment has no episode yet: call reset() before step()")
+        self._begun()
         codes_N: NDArray[np.int64] = self._info["codes"].copy()
         return codes_N
 
     def running(self) -> Session:
         """Return the session of an unfinished episode."""
-        if self.session is None:
-            raise BadInputError("the environment has no episode yet: call reset() before step()")
+        session = self._begun()
         if self.done:
             raise BadInputError(f"the episode is over after {self.steps} steps: call reset() to begin another")
+        return session
+
+    def _begun(self) -> Session:
+        if self.session is None:
+            raise BadInputError("the environment has no episode yet: call reset() before step()")
         return self.session
 
     def begin(self, initial_states: InitialStates, rng: np.random.Generator, prompt: int | None = None) -> None:
@@ -181,7 +181,7 @@ class DreamEpisode:
 class BaseWorldModelEnv:
     """Constructor and step of both environments. The spaces are those of one episode."""
 
-    _initial_states: InitialStates | None = None  # Gymnasium also closes an environment whose constructor failed
+    _initial_states: InitialStates  # Gymnasium also closes an environment whose constructor failed: it has none
     _episodes: tuple[DreamEpisode, ...] = ()
 
     def __init__(
@@ -245,10 +245,6 @@ class BaseWorldModelEnv:
         self.action_space: gym.Space[Any] = self.action_mapper.space
         self._episodes = (DreamEpisode(),)
 
-    def _begin(self, episode: DreamEpisode, rng: np.random.Generator, prompt: int | None = None) -> None:
-        assert self._initial_states is not None
-        episode.begin(self._initial_states, rng, prompt)
-
     def _observe(self, episode: DreamEpisode) -> NDArray[Any]:
         return episode.codes_N if self.observation == "codes" else episode.frame_HWC.copy()
 
@@ -281,7 +277,7 @@ class BaseWorldModelEnv:
         unknown = sorted(set(options) - {PROMPT_OPTION})
         if unknown:
             raise BadInputError(f"unknown reset option {unknown[0]!r}: expected {PROMPT_OPTION!r}")
-        index, count = options.get(PROMPT_OPTION), len(self._initial_states or ())
+        index, count = options.get(PROMPT_OPTION), len(self._initial_states)
         if index is None:
             return None
         if not isinstance(index, int | np.integer) or not 0 <= index < count:
@@ -292,7 +288,7 @@ class BaseWorldModelEnv:
         """Free the memory of all sessions."""
         for episode in self._episodes:
             episode.close()
-        if self._initial_states is not None:
+        if hasattr(self, "_initial_states"):
             self._initial_states.close()
 
 
@@ -326,7 +322,7 @@ class WorldModelEnv(BaseWorldModelEnv, gym.Env[NDArray[Any], Any]):
         """
         super().reset(seed=seed)
         (episode,) = self._episodes
-        self._begin(episode, self.np_random, self._prompt_option(options))
+        episode.begin(self._initial_states, self.np_random, self._prompt_option(options))
         return self._observe(episode), episode.reset_info()
 
     def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, Info]:

@@ -27,8 +27,7 @@ PromptLike: TypeAlias = str | Path | Prompt | FrameDataset
 """Anything `load_prompt` takes, a prompt, or a frame dataset (or its folder), of which every window is one."""
 Prompts: TypeAlias = PromptLike | Sequence[PromptLike] | None
 """One or more of them; None: the model's own prompts, else the bundled ones."""
-KEPT = 16
-"""Prefilled sessions in memory; each holds a cache of `Engine.bytes_per_session`."""
+KEPT = 16  # prefilled sessions in memory; each holds a cache of `Engine.bytes_per_session`
 
 
 PromptSource: TypeAlias = Callable[[], tuple[Prompt, bool]]

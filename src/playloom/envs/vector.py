@@ -18,8 +18,7 @@ from playloom.errors import ActionError, BadInputError, ConfigError
 
 Observations: TypeAlias = NDArray[Any]
 Seeds: TypeAlias = int | Sequence[int | None] | None
-MASK_OPTION = "reset_mask"
-"""Option of `reset` that selects the episodes to begin, bool [N]; Gymnasium's own name."""
+MASK_OPTION = "reset_mask"  # option of `reset` that selects the episodes to begin, bool [N]; Gymnasium's own name
 
 
 class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Observations, Any, NDArray[Any]]):
@@ -76,7 +75,7 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Observations, Any, NDArra
         for index in indices:
             if seeds[index] is not None:
                 self._rngs[index] = seeding.np_random(seeds[index])[0]
-            self._begin(self._episodes[index], self._rngs[index], prompt)
+            self._episodes[index].begin(self._initial_states, self._rngs[index], prompt)
         observations = self._observations()
         infos: Info = {}
         for index in indices:
@@ -99,9 +98,8 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Observations, Any, NDArra
         final: dict[int, Info] = {}
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             ended = [index for index in outcomes if self._episodes[index].done]
-            final = {index: {"final_obs": self._observe(self._episodes[index])} for index in ended}
-            for index in ended:
-                final[index]["final_info"] = outcomes[index].info
+            seen = [self._observe(self._episodes[index]) for index in ended]
+            final = {i: {"final_obs": x, "final_info": outcomes[i].info} for i, x in zip(ended, seen, strict=True)}
             self._begin_next()
         return self._results(outcomes, final)
 
@@ -116,7 +114,7 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Observations, Any, NDArra
     def _begin_next(self) -> None:
         for episode, rng in zip(self._episodes, self._rngs, strict=True):
             if episode.done:
-                self._begin(episode, rng)
+                episode.begin(self._initial_states, rng)
 
     def _results(
         self, outcomes: dict[int, StepOutcome], final: dict[int, Info]

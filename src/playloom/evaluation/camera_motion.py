@@ -14,19 +14,15 @@ from numpy.typing import NDArray
 from playloom.models.tokenizer.metrics import luma
 
 # Geometry of the arena's camera, in shares of the picture so that it holds at any size.
-FOCAL = 0.4
-"""Focal length over picture width: 106 degrees at 16:9, cropped to 300 columns at the same scale."""
+FOCAL = 0.4  # focal length over picture width: 106 degrees at 16:9, cropped to 300 columns at the same scale
 _FOCAL_ROWS = 0.8  # focal length over picture height: the engine's pixels are 1.2 times as high as wide
 _SKY = 1 / 3  # rows, from the top, used for yaw: distant scenery only
 _LOOK_ROWS = 2 / 3  # rows, from the top, used for pitch: above the near ground
 _LARGEST_LOOK = 9.0  # degrees of pitch per step: twice that of a full stick
-LARGEST_TURN = 18.0
-"""Largest yaw considered, degrees per step: twice the turn of a full stick."""
+LARGEST_TURN = 18.0  # largest yaw considered, degrees per step: twice the turn of a full stick
 _LARGEST_TILT = 0.1  # vertical shift over the sky's height
-HORIZON = 0.42
-"""Row of the vanishing point when walking straight, over picture height."""
-BODY = (0.36, 0.64)
-"""Columns covered by the player's body, over picture width."""
+HORIZON = 0.42  # row of the vanishing point when walking straight, over picture height
+BODY = (0.36, 0.64)  # columns covered by the player's body, over picture width
 ZOOMS = 1.025 ** np.arange(-9, 20)
 """Zoom factors tried by `expansion_between`: 0.8 to 1.6 in steps of 2.5 %, with 1 among them."""
 _STRETCHES = 1.03 ** np.arange(-9, 17)

@@ -36,11 +36,9 @@ from playloom.evaluation.segments import (
 )
 from playloom.models.tokenizer.metrics import PSNR_CAP, luma, psnr
 
-BODY_TOP = 0.55
-"""Upper end of the player's body, over picture height."""
+BODY_TOP = 0.55  # upper end of the player's body, over picture height
 Frames = NDArray[np.uint8]
-AGAIN = "rest again"
-"""Name of rest with another seed: the baseline."""
+AGAIN = "rest again"  # name of rest with another seed: the baseline
 INPUTS: Mapping[str, Mapping[str, float]] = {
     "right": {"right_stick_x": 1.0},
     "left": {"right_stick_x": -1.0},
@@ -68,15 +66,12 @@ _NO_GAME = (MissingExtraError, GameError, ConfigError)
 class Measure:
     """Effect of one input, or of two opposite ones, on the frames."""
 
-    title: str
-    """Name in the table."""
-    signs: Mapping[str, int]
-    """Inputs, and the sign of the effect of each."""
+    title: str  # name in the table
+    signs: Mapping[str, int]  # inputs, and the sign of the effect of each
     estimate: Callable[[Frames, Frames], NDArray[np.float64]]
     """Computes the effect [M] from frames [M, 1 + S, H, W, 3], the last one seen first, and from those at rest."""
     unit: str
-    least: float
-    """Least median effect that reaches the bar."""
+    least: float  # least median effect that reaches the bar
     most: float = np.inf
     right: float = 0.8
     """Least share of effects in the right direction that reaches the bar; players at walls cannot walk."""
@@ -152,12 +147,10 @@ def evaluate(run: EvaluationContext) -> None:
 class ControlMetrics:
     """Effects of the held inputs by measure."""
 
-    held_MK: Mapping[str, NDArray[np.float64]]
-    """Effect of each input of the measure, positive in the right direction."""
+    held_MK: Mapping[str, NDArray[np.float64]]  # effect of each input of the measure, positive in the right direction
     rest_M: Mapping[str, NDArray[np.float64]]
     """The same estimate with nothing held and another seed; in the real game, the same frames."""
-    episodes_M: NDArray[np.int64]
-    """Number of each segment's episode."""
+    episodes_M: NDArray[np.int64]  # number of each segment's episode
 
     def right_MK(self, name: str) -> NDArray[np.float64]:
         """Return 1 for an effect in the right direction; for a single input 1 if larger than at rest, 0.5 if equal."""

@@ -23,10 +23,8 @@ from playloom.evaluation.report import Row, standard_error
 from playloom.evaluation.segments import EvaluationContext, Segment, alive_episodes, segment_episodes
 from playloom.inference.types import Mode
 
-REPEATS = 10
-"""Pairs of sub-samples per distance."""
-SUBSAMPLE = 0.8
-"""Size of a sub-sample, as a share of the actions."""
+REPEATS = 10  # pairs of sub-samples per distance
+SUBSAMPLE = 0.8  # size of a sub-sample, as a share of the actions
 DREAMS: dict[str, Mode] = {"full dream": "full", "policy on real frames": "policy"}
 """Modes of the sampled actions by name in the table: on generated frames, or on recorded ones."""
 

@@ -16,18 +16,11 @@ from numpy.typing import NDArray
 
 from playloom.evaluation.report import MOTION_TOLERANCE, TOLERANCE, Row
 from playloom.evaluation.rollout import motion
-from playloom.evaluation.segments import (
-    EvaluationContext,
-    Segment,
-    episodes_of,
-    frames_after,
-    segment_episodes,
-)
+from playloom.evaluation.segments import EvaluationContext, Segment, episodes_of, frames_after, segment_episodes
 from playloom.models.tokenizer.metrics import sharpness
 from playloom.models.tokenizer.quantizer import codebook_use
 
-STRETCHES = 10
-"""Stretches of a dream."""
+STRETCHES = 10  # stretches of a dream
 _EVERY = 5  # steps from one measured frame to the next
 MOTION = "motion, dream over real"
 DISTANCE = "distance to the nearest recorded codes"
@@ -128,7 +121,6 @@ def drift_metrics(dreams: Stretches, recorded: Stretches, codebook_size: int) ->
 def drift_rows(metrics: Mapping[str, NDArray[np.float64]], episodes_M: NDArray[np.int64], length: int) -> list[Row]:
     """Return the report rows: the worst stretch and the slope of every metric."""
     row, rows = partial(Row.of, "drift", episodes_M=episodes_M), []
-    ratio = partial(Row.of_ratio, "drift", episodes_M=episodes_M, statistic=_worst)
     for name, values_MD in metrics.items():
         title = f"{name}, worst of {STRETCHES} stretches of {length} steps"
         if name == RECORDED:
@@ -137,7 +129,8 @@ def drift_rows(metrics: Mapping[str, NDArray[np.float64]], episodes_M: NDArray[n
             beside = {"recorded": float(metrics[RECORDED].mean())}
             rows.append(row(title, values_MD, "%", beside, statistic=lambda x_MD: float(x_MD.mean(0).max())))
         else:
-            rows.append(ratio(title, values_MD, tolerance=MOTION_TOLERANCE if name == MOTION else TOLERANCE))
+            tolerance = MOTION_TOLERANCE if name == MOTION else TOLERANCE
+            rows.append(row(title, values_MD, "%", statistic=_worst, tolerance=tolerance))
         rows.append(row(f"{name}, change per 100 steps", values_MD, "%", statistic=partial(_slope, length=length)))
     return rows
 

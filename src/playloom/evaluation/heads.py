@@ -14,17 +14,11 @@ from numpy.typing import NDArray
 
 from playloom.data.sampler import labelled_spans, step_labels
 from playloom.evaluation.report import Row, is_significant
-from playloom.evaluation.segments import (
-    EvaluationContext,
-    encode,
-    episodes_of,
-    segment_episodes,
-)
+from playloom.evaluation.segments import EvaluationContext, encode, episodes_of, segment_episodes
 from playloom.inference.features import recorded_features
 from playloom.models.heads import HeadsConfig, StepPrediction
 
-LEAST_POLICIES = 3
-"""Fewest policies whose order says anything."""
+LEAST_POLICIES = 3  # fewest policies whose order says anything
 Labels = dict[str, NDArray[np.float32]]
 
 

@@ -26,8 +26,7 @@ from playloom.models.checkpoint import WorldModel
 
 CLASSES = tuple(2 if size == 2 else 3 for size in SLOT_SIZES)
 """Classes of each input: released and pressed; or left (down), rest and right (up)."""
-USED = 0.01
-"""Least share of steps with an input in use; a rarer one is left out of the mean."""
+USED = 0.01  # least share of steps with an input in use; a rarer one is left out of the mean
 _EDGES = np.cumsum((0, *CLASSES))
 _BATCH = 64
 _WIDTH = 64
@@ -59,8 +58,7 @@ class Pairs:
     before_PN: NDArray[np.int64]
     after_PN: NDArray[np.int64]
     actions_PA: NDArray[np.uint8]
-    episodes_P: NDArray[np.int64]
-    """Number of each pair's episode."""
+    episodes_P: NDArray[np.int64]  # number of each pair's episode
 
     def of(self, episodes: NDArray[np.int64]) -> Pairs:
         """Return the pairs of these episodes."""

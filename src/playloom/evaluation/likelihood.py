@@ -27,12 +27,9 @@ from playloom.inference.features import hidden_states
 from playloom.models.checkpoint import WorldModel
 from playloom.models.sequence import TokenGroup
 
-ROW_DELAYS = (4, 2, 1)
-"""Row delays compared with raster order, as far as the model supports them."""
-BUTTONS = slice(0, SLOT_SIZES.index(max(SLOT_SIZES)))
-"""The slots of buttons and triggers."""
-STICKS = slice(BUTTONS.stop, len(SLOT_SIZES))
-"""The slots of stick axes."""
+ROW_DELAYS = (4, 2, 1)  # row delays compared with raster order, as far as the model supports them
+BUTTONS = slice(0, SLOT_SIZES.index(max(SLOT_SIZES)))  # the slots of buttons and triggers
+STICKS = slice(BUTTONS.stop, len(SLOT_SIZES))  # the slots of stick axes
 
 
 def evaluate(run: EvaluationContext) -> None:
@@ -60,12 +57,9 @@ def evaluate(run: EvaluationContext) -> None:
 class Windows:
     """Recorded play as codes and actions, with one more action on either side."""
 
-    codes_BTN: NDArray[np.int64]
-    """Image codes, int64."""
-    actions_BTA: NDArray[np.uint8]
-    """Action values of T + 2 steps: one before the first frame and one after the last."""
-    episodes_B: NDArray[np.int64]
-    """Number of each window's episode."""
+    codes_BTN: NDArray[np.int64]  # image codes, int64
+    actions_BTA: NDArray[np.uint8]  # action values of T + 2 steps: one before the first frame and one after the last
+    episodes_B: NDArray[np.int64]  # number of each window's episode
 
     @property
     def actions(self) -> NDArray[np.uint8]:
@@ -88,12 +82,9 @@ Likelihood = dict[str, NDArray[np.float64]]
 class Baseline(NamedTuple):
     """Metrics of one kind of token without a model. Entropies are those of the test tokens, which favours them."""
 
-    marginal: float
-    """Mean entropy, nats."""
-    repeat: float
-    """Share of tokens equal to those one step before."""
-    given_last: float = math.nan
-    """Mean conditional entropy given the value one step before, nats; NaN for image codes."""
+    marginal: float  # mean entropy, nats
+    repeat: float  # share of tokens equal to those one step before
+    given_last: float = math.nan  # mean conditional entropy given the value one step before, nats; NaN for image codes
 
 
 def windows_at(model: WorldModel, dataset: FrameDataset, segments: Sequence[Segment]) -> Windows:

@@ -21,26 +21,15 @@ from numpy.typing import NDArray
 from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.report import Row, standard_error
-from playloom.evaluation.segments import (
-    EvaluationContext,
-    Segment,
-    reconstruct,
-    segment_episodes,
-    with_codes,
-)
+from playloom.evaluation.segments import EvaluationContext, Segment, reconstruct, segment_episodes, with_codes
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
 
-HEIGHT = 0.3
-"""Height of an object, over picture height: 54 pixels of 180."""
-GROUND = 0.84
-"""Lower end of the object's box, over picture height."""
-EDITS = (1, 5, 10)
-"""Numbers of last prompt frames that hold the object; at most the whole prompt."""
-PRESENT = 0.5
-"""Least share of an object that counts as present."""
-CANDIDATES = 8
-"""Candidates per chosen segment: the one whose pictures move least, since a pasted object stands still."""
+HEIGHT = 0.3  # height of an object, over picture height: 54 pixels of 180
+GROUND = 0.84  # lower end of the object's box, over picture height
+EDITS = (1, 5, 10)  # numbers of last prompt frames that hold the object; at most the whole prompt
+PRESENT = 0.5  # least share of an object that counts as present
+CANDIDATES = 8  # candidates per chosen segment: the one whose pictures move least, since a pasted object stands still
 _BASELINES = ("another seed without it", "another object")
 _SIDES = (0.2, 0.8)  # middle of the box left and right of the player's body, over picture width
 _LIGHT = np.array([-0.45, -0.65, 0.61])  # unit vector towards the light: left, above, in front
@@ -140,10 +129,8 @@ class Template:
     """Change of colour that an object makes in a picture."""
 
     box: Box
-    inside_DD: NDArray[np.bool_]
-    """Mask of the object's pixels in the box."""
-    change_PC: NDArray[np.float64]
-    """Change of colour at those P pixels, grey levels."""
+    inside_DD: NDArray[np.bool_]  # mask of the object's pixels in the box
+    change_PC: NDArray[np.float64]  # change of colour at those P pixels, grey levels
 
     @classmethod
     def between(cls, name: str, box: Box, with_HWC: Pictures, without_HWC: Pictures) -> Template:
@@ -175,10 +162,8 @@ class Edit:
 
     plain: Prompt
     edited: Prompt
-    own: Template
-    """The object, after the tokenizer."""
-    other: Template
-    """Another object at the same place, after the tokenizer."""
+    own: Template  # the object, after the tokenizer
+    other: Template  # another object at the same place, after the tokenizer
 
     def prompt(self, frames: int) -> Prompt:
         """Return the prompt with the object in its last `frames` frames only."""
@@ -233,19 +218,13 @@ def static_segments(dataset: FrameDataset, candidates: Sequence[Segment], count:
 class Persistency:
     """Share of the objects left at every segment (rows) and step (columns; column 0 is step 1)."""
 
-    present_MS: Mapping[int, NDArray[np.float64]]
-    """Share of the object in the rollout, by number of edited frames."""
-    other_MS: Mapping[int, NDArray[np.float64]]
-    """Share of another object at the same place, in the same rollouts."""
-    chance_MS: NDArray[np.float64]
-    """Share of the object in a rollout without it, with another seed."""
-    kept_MO: NDArray[np.float64]
-    """Share of each object of `OBJECTS` that the tokenizer keeps in the last prompt frame."""
+    present_MS: Mapping[int, NDArray[np.float64]]  # share of the object in the rollout, by number of edited frames
+    other_MS: Mapping[int, NDArray[np.float64]]  # share of another object at the same place, in the same rollouts
+    chance_MS: NDArray[np.float64]  # share of the object in a rollout without it, with another seed
+    kept_MO: NDArray[np.float64]  # share of each object of `OBJECTS` that the tokenizer keeps in the last prompt frame
     prompt_frames: int
-    kept_episodes_M: NDArray[np.int64]
-    """Number of each segment's episode."""
-    episodes_M: NDArray[np.int64]
-    """The same for the segments that have an object."""
+    kept_episodes_M: NDArray[np.int64]  # number of each segment's episode
+    episodes_M: NDArray[np.int64]  # the same for the segments that have an object
 
 
 def measure_persistency(run: EvaluationContext, segments: Sequence[Segment]) -> Persistency:

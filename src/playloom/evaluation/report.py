@@ -17,21 +17,17 @@ from PIL import Image
 from playloom.json_io import plain, write_json
 from playloom.media.contact_sheet import Tile, contact_sheet, held_inputs
 
-FORMAT = 1
-"""Version of the JSON form."""
-TOLERANCE = 0.3
-"""Largest relative deviation from the recorded figure that reaches the bar."""
-MOTION_TOLERANCE = 0.5
-"""The same for motion, which depends on what is in view."""
-RESAMPLES = 400
-"""Resamples of the bootstrap."""
+FORMAT = 1  # version of the JSON form
+TOLERANCE = 0.3  # largest relative deviation from the recorded figure that reaches the bar
+MOTION_TOLERANCE = 0.5  # the same for motion, which depends on what is in view
+RESAMPLES = 400  # resamples of the bootstrap
 _HEAD = ("part", "figure", "value ± SE", "baseline", "bar", "")
 
-Statistic = Callable[[NDArray[Any]], float]
-"""Computes a figure from the values of any number of segments, [M, ...]."""
+Statistic = Callable[[NDArray[Any]], float]  # computes a figure from the values of any number of segments, [M, ...]
 
 
-def _ratio_of_means(values_M2: NDArray[np.float64]) -> float:
+def ratio_of_means(values_M2: NDArray[np.float64]) -> float:
+    """Return the mean of the first column over that of the second; NaN where the latter is 0."""
     over, under = values_M2.mean(0)
     return float(over / (under or np.nan))
 
@@ -40,23 +36,15 @@ def _ratio_of_means(values_M2: NDArray[np.float64]) -> float:
 class Row:
     """One metric with its baselines and target."""
 
-    part: str
-    """Part of the evaluation, such as tokenizer, horizon or control."""
+    part: str  # part of the evaluation, such as tokenizer, horizon or control
     name: str
-    value: float
-    """The metric; NaN where nothing could be measured."""
-    unit: str = ""
-    """Unit; `%` means that value and baselines are shares in [0, 1]."""
-    baselines: Mapping[str, float] = field(default_factory=dict)
-    """Baselines of the same unit, by name."""
-    bar: str = ""
-    """Target in words; empty: none."""
-    passed: bool | None = None
-    """True if the target was reached; None without a target."""
-    count: int = 0
-    """Number of segments, windows or frames."""
-    error: float = math.nan
-    """Standard error of the value, see `standard_error`; NaN where there is none."""
+    value: float  # the metric; NaN where nothing could be measured
+    unit: str = ""  # unit; `%` means that value and baselines are shares in [0, 1]
+    baselines: Mapping[str, float] = field(default_factory=dict)  # baselines of the same unit, by name
+    bar: str = ""  # target in words; empty: none
+    passed: bool | None = None  # True if the target was reached; None without a target
+    count: int = 0  # number of segments, windows or frames
+    error: float = math.nan  # standard error of the value, see `standard_error`; NaN where there is none
 
     @classmethod
     def of(
@@ -71,29 +59,18 @@ class Row:
         *,
         episodes_M: NDArray[np.int64] | None = None,
         statistic: Statistic = np.mean,
+        tolerance: float | None = None,
     ) -> Row:
-        """Return the row of a statistic over segments, with its standard error; see `standard_error`."""
+        """Return the row of a statistic over segments, with its standard error; see `standard_error`.
+
+        With a `tolerance` the value is a ratio, generated over recorded, and the bar is 1 ± `tolerance`.
+        """
         values_M = np.asarray(values_M)
         value = float(statistic(values_M)) if len(values_M) else math.nan
         error = standard_error(values_M, episodes_M, statistic)
+        if tolerance is not None:
+            bar, passed = f"{100 * (1 - tolerance):.0f} to {100 * (1 + tolerance):.0f} %", abs(value - 1) <= tolerance
         return cls(part, name, value, unit, baselines or {}, bar, passed, len(values_M), error)
-
-    @classmethod
-    def of_ratio(
-        cls,
-        part: str,
-        name: str,
-        values_M2: ArrayLike,
-        baselines: Mapping[str, float] | None = None,
-        *,
-        episodes_M: NDArray[np.int64] | None = None,
-        tolerance: float = TOLERANCE,
-        statistic: Statistic = _ratio_of_means,
-    ) -> Row:
-        """Return the row of a ratio, by default of two means, generated over recorded; the bar is 1 ± `tolerance`."""
-        row = cls.of(part, name, values_M2, "%", baselines, episodes_M=episodes_M, statistic=statistic)
-        bar = f"{100 * (1 - tolerance):.0f} to {100 * (1 + tolerance):.0f} %"
-        return dataclasses.replace(row, bar=bar, passed=bool(abs(row.value - 1) <= tolerance))
 
     def cells(self) -> tuple[str, ...]:
         """Return the six cells of a table row."""
@@ -106,12 +83,9 @@ class Row:
 class Report:
     """All rows of one evaluation, the curves behind them, and the run's settings."""
 
-    rows: tuple[Row, ...]
-    """In the order of the table."""
-    curves: Mapping[str, Any]
-    """Series and lists behind the rows, JSON values."""
-    run: Mapping[str, Any]
-    """Model, data, machine, seeds, wall time: JSON values."""
+    rows: tuple[Row, ...]  # in the order of the table
+    curves: Mapping[str, Any]  # series and lists behind the rows, JSON values
+    run: Mapping[str, Any]  # model, data, machine, seeds, wall time: JSON values
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; NaN becomes null."""
@@ -135,7 +109,7 @@ def standard_error(
 
     Segments of one episode are not independent, so whole episodes are drawn with replacement (the cluster bootstrap,
     Davison and Hinkley 1997, section 3.8) with a fixed seed. `episodes_M` has the episode of each value. With None, or
-    with one episode only, every value counts as an episode.
+    with one episode only, every value counts as an episode. Draws without a value of the statistic are left out.
     """
     if len(values_M) < 2:
         return math.nan
@@ -144,7 +118,8 @@ def standard_error(
     count, rng = len(rows), np.random.default_rng(0)
     drawn = (np.concatenate([rows[index] for index in rng.integers(0, count, count)]) for _ in range(RESAMPLES))
     found = np.array([statistic(values_M[index]) for index in drawn], np.float64)
-    return float(found.std() * math.sqrt(count / (count - 1)))
+    known = found[~np.isnan(found)]
+    return float(known.std() * math.sqrt(count / (count - 1))) if len(known) else math.nan
 
 
 def format_value(value: float, unit: str, error: float = math.nan) -> str:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.evaluation.config import EvaluationSettings
-from playloom.evaluation.report import MOTION_TOLERANCE, Row, is_significant, standard_error
+from playloom.evaluation.report import MOTION_TOLERANCE, TOLERANCE, Row, is_significant, ratio_of_means, standard_error
 from playloom.evaluation.segments import (
     EvaluationContext,
     Segment,
@@ -36,10 +36,8 @@ from playloom.models.checkpoint import WorldModel
 from playloom.models.tokenizer.metrics import PSNR_CAP, luma, psnr, sharpness, ssim
 from playloom.models.tokenizer.quantizer import codebook_use
 
-LEAST_PSNR = 24.0
-"""Least PSNR of a usable tokenizer, dB."""
-MARKS = (1, 3, 10, 30)
-"""Steps of the table."""
+LEAST_PSNR = 24.0  # least PSNR of a usable tokenizer, dB
+MARKS = (1, 3, 10, 30)  # steps of the table
 _DETAIL = (1, 3, 10, 20, 30)  # steps of ceiling and SSIM: both are slow, and change little from step to step
 _TARGETS = (1, 3, 10)  # steps at which the rollout must beat the repeated frame and the mean frame
 _MOTION_STEPS = 10  # over which motion is averaged
@@ -63,10 +61,8 @@ class TokenizerMetrics:
 
     psnr_F: NDArray[np.float64]
     ssim_F: NDArray[np.float64]
-    sharpness_F2: NDArray[np.float64]
-    """Sharpness of the reconstruction and of the frame, grey levels."""
-    mean_psnr_F: NDArray[np.float64]
-    """PSNR of the mean frame, dB."""
+    sharpness_F2: NDArray[np.float64]  # sharpness of the reconstruction and of the frame, grey levels
+    mean_psnr_F: NDArray[np.float64]  # PSNR of the mean frame, dB
     mean_ssim_F: NDArray[np.float64]
     codes_FN: NDArray[np.int64]
     episodes_F: NDArray[np.int64]
@@ -97,6 +93,7 @@ def measure_tokenizer(
 def tokenizer_rows(test: TokenizerMetrics, heldout: TokenizerMetrics | None, codebook_size: int) -> list[Row]:
     """Return the report rows of the tokenizer."""
     row = partial(Row.of, "tokenizer", episodes_M=test.episodes_F)
+    ratio = partial(row, statistic=ratio_of_means, tolerance=TOLERANCE)
 
     def used(codes: NDArray[np.int64], index: int) -> float:
         return codebook_use(torch.from_numpy(codes), codebook_size)[index]
@@ -105,7 +102,7 @@ def tokenizer_rows(test: TokenizerMetrics, heldout: TokenizerMetrics | None, cod
     rows = [
         row("PSNR of reconstructions", test.psnr_F, "dB", average, f">= {LEAST_PSNR:g} dB (aim 27)", reached),
         row("SSIM of reconstructions", test.ssim_F, "", {"mean frame": float(test.mean_ssim_F.mean())}),
-        Row.of_ratio("tokenizer", "sharpness, reconstruction over real", test.sharpness_F2, episodes_M=test.episodes_F),
+        ratio("sharpness, reconstruction over real", test.sharpness_F2, "%"),
         row("codebook used", test.codes_FN, "%", statistic=partial(used, index=0)),
         row("codebook perplexity", test.codes_FN, "codes", statistic=partial(used, index=1)),
     ]
@@ -145,7 +142,7 @@ def evaluate(run: EvaluationContext) -> None:
             apart = run.segments(s.greedy_segments, s.greedy_steps, heldout=True)
             heldout = measure_rollout(run, apart, steps=s.greedy_steps)
     run.rows += [*rollout_rows(test, greedy, heldout), *action_rows(test, shuffled)]
-    run.rows += collapse_rows(test, s.collapse_step)
+    run.rows += quality_rows(test, s.collapse_step)
     run.curves["horizon"] = rollout_curves(test)
     run.counts["horizon_segments"] = len(segments)
     run.dreams = (segments, test.codes_MSN)
@@ -154,8 +151,7 @@ def evaluate(run: EvaluationContext) -> None:
 class Detail(NamedTuple):
     """Slow metrics of every segment at one step."""
 
-    ceiling_M: NDArray[np.float64]
-    """PSNR of the reconstructed true frame, dB."""
+    ceiling_M: NDArray[np.float64]  # PSNR of the reconstructed true frame, dB
     model_M: NDArray[np.float64]
     """PSNR of the rollout against the reconstructed true frame, dB: the model's own part of the error."""
     ssim_M: NDArray[np.float64]
@@ -167,21 +163,15 @@ class Detail(NamedTuple):
 class RolloutMetrics:
     """Metrics of every segment (rows) at every step (columns; column 0 is step 1)."""
 
-    episodes_M: NDArray[np.int64]
-    """Number of each segment's episode."""
-    dream_MS: NDArray[np.float64]
-    """PSNR of the rollout, dB."""
-    repeat_MS: NDArray[np.float64]
-    """PSNR of the repeated last frame, dB."""
-    mean_MS: NDArray[np.float64]
-    """PSNR of the mean frame, dB; NaN where not measured."""
-    sharpness_MS2: NDArray[np.float64]
-    """Sharpness of the generated and of the recorded frames, grey levels."""
+    episodes_M: NDArray[np.int64]  # number of each segment's episode
+    dream_MS: NDArray[np.float64]  # PSNR of the rollout, dB
+    repeat_MS: NDArray[np.float64]  # PSNR of the repeated last frame, dB
+    mean_MS: NDArray[np.float64]  # PSNR of the mean frame, dB; NaN where not measured
+    sharpness_MS2: NDArray[np.float64]  # sharpness of the generated and of the recorded frames, grey levels
     motion_MS2: NDArray[np.float64]
     """Motion up to the generated and the recorded frames, grey levels; both from the last recorded frame at step 1."""
     codes_MSN: NDArray[np.int32]
-    detail: dict[int, Detail]
-    """Slow metrics by step."""
+    detail: dict[int, Detail]  # slow metrics by step
 
 
 def measure_rollout(
@@ -252,7 +242,7 @@ def rollout_rows(test: RolloutMetrics, greedy: RolloutMetrics | None, heldout: R
     rows.append(row(f"PSNR, mean of steps 1 to {reach}", test.dream_MS[:, :reach].mean(1), "dB", beside))
     for step, one in marks.items():
         rows.append(row(f"SSIM at step {step}", one.ssim_M, "", {"repeat": one.repeat_ssim_M.mean()}))
-    rows += _quality_rows("horizon", test, min(max(_TARGETS), reach))
+    rows += quality_rows(test, min(max(_TARGETS), reach), "horizon")
     for name, other in (("greedy", greedy), ("held out", heldout)):
         for step in MARKS:
             if other is not None and step <= other.dream_MS.shape[1]:
@@ -262,19 +252,18 @@ def rollout_rows(test: RolloutMetrics, greedy: RolloutMetrics | None, heldout: R
     return rows
 
 
-def collapse_rows(test: RolloutMetrics, step: int) -> list[Row]:
-    """Return the report rows of sharpness and motion far from the prompt."""
-    return _quality_rows("collapse", test, step)
+def quality_rows(test: RolloutMetrics, step: int, part: str = "collapse") -> list[Row]:
+    """Return the report rows of sharpness at a step, and of motion over ten steps up to it.
 
-
-def _quality_rows(part: str, test: RolloutMetrics, step: int) -> list[Row]:
-    """Sharpness at a step, and motion over ten steps up to it. Blur fails the one, a frozen or mean frame the other."""
-    row, first = partial(Row.of_ratio, part, episodes_M=test.episodes_M), max(0, step - _MOTION_STEPS)
+    Blur fails the one, a frozen or mean frame the other.
+    """
+    row = partial(Row.of, part, unit="%", episodes_M=test.episodes_M, statistic=ratio_of_means)
+    first = max(0, step - _MOTION_STEPS)
     pairs_M2, one = test.sharpness_MS2[:, step - 1], test.detail.get(step)
     beside = {} if one is None else {"reconstruction over real": one.ceiling_sharpness_M.mean() / pairs_M2[:, 1].mean()}
     moved_M2 = test.motion_MS2[:, first:step].mean(1)
     return [
-        row(f"sharpness of frame {step}, dream over real", pairs_M2, beside),
+        row(f"sharpness of frame {step}, dream over real", pairs_M2, baselines=beside, tolerance=TOLERANCE),
         row(f"motion of steps {first + 1} to {step}, dream over real", moved_M2, tolerance=MOTION_TOLERANCE),
     ]
 

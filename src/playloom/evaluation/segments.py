@@ -26,18 +26,15 @@ from playloom.inference.engine import Engine
 from playloom.inference.types import GenerationRequest, Prompt, StepResult
 from playloom.models.checkpoint import WorldModel, require_networks
 
-Progress = Callable[[str], None]
-"""Receives a description of each finished piece of work."""
+Progress = Callable[[str], None]  # receives a description of each finished piece of work
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """A segment of a recording: seen frames and their future."""
 
-    row: int
-    """Row of the last seen frame in the dataset."""
-    past: int
-    """Frames seen, this one included."""
+    row: int  # row of the last seen frame in the dataset
+    past: int  # frames seen, this one included
 
     def prompt(self, dataset: FrameDataset) -> Prompt:
         """Return the prompt: `past` frames and the actions between them."""
@@ -64,12 +61,9 @@ class EvaluationContext:
     dataset: FrameDataset
     settings: EvaluationSettings
     progress: Progress = lambda _: None
-    rows: list[Row] = field(default_factory=list)
-    """Rows of the report."""
-    curves: dict[str, Any] = field(default_factory=dict)
-    """Series behind the rows, JSON values."""
-    counts: dict[str, int] = field(default_factory=dict)
-    """Number of segments by part."""
+    rows: list[Row] = field(default_factory=list)  # rows of the report
+    curves: dict[str, Any] = field(default_factory=dict)  # series behind the rows, JSON values
+    counts: dict[str, int] = field(default_factory=dict)  # number of segments by part
     dreams: tuple[list[Segment], NDArray[np.int32]] | None = None
     """The segments of the long rollouts, and the codes of their frames [segments, S, N]."""
 

@@ -36,14 +36,10 @@ PARTS: Mapping[str, Callable[[EvaluationContext], None]] = {
     "heads": heads.evaluate,
 }
 """Parts in the order of the table."""
-StepsDone = Callable[[str, int, int], None]
-"""Receives a description of the work, the pieces done, and their total."""
-TEST_SEEDS = range(18, 418, 20)
-"""Seeds recorded here, twenty: all of the test split."""
-HELDOUT_SEEDS = (19, 39, 59)
-"""Seeds with the held-out arena, the held-out style, and both."""
-STEPS = 200
-"""Steps of an episode recorded here: many short ones vary more than a few long ones."""
+StepsDone = Callable[[str, int, int], None]  # receives a description of the work, the pieces done, and their total
+TEST_SEEDS = range(18, 418, 20)  # seeds recorded here, twenty: all of the test split
+HELDOUT_SEEDS = (19, 39, 59)  # seeds with the held-out arena, the held-out style, and both
+STEPS = 200  # steps of an episode recorded here: many short ones vary more than a few long ones
 
 
 def open_test_set(data: Path | None, work: Path, progress: StepsDone = lambda *_: None) -> FrameDataset:

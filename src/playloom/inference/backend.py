@@ -31,8 +31,7 @@ class GeneratedFrames(NamedTuple):
     codes_BN: NDArray[np.int64]
     nats_B: Sequence[float | None]
     """Mean entropy of the distributions that the codes were drawn from, at temperature 1; None: not measured."""
-    predictions_B: Sequence[StepPrediction | None]
-    """Predictions of the heads; None without heads."""
+    predictions_B: Sequence[StepPrediction | None]  # predictions of the heads; None without heads
 
 
 def choose_backend(name: BackendName, model: ModelDescription, device: str = "auto") -> ChosenBackend:

@@ -16,10 +16,10 @@ from playloom.inference.torch_sampling import BatchSampler
 
 Inputs = tuple[Tensor, BatchSampler | None]
 """Inputs of a run: each dream's step [B], and the draws if tokens are sampled."""
-Work = Callable[[Tensor, BatchSampler | None], None]
+Work = Callable[[Tensor, BatchSampler | None], object]
 """A run. It launches the same kernels every time; only the values in its input tensors change."""
 Replay = Callable[[], None]
-Capture = Callable[[Callable[[], None]], Replay]
+Capture = Callable[[Callable[[], object]], Replay]
 """Captures the kernels that a function launches, and returns their replay."""
 _KEPT = 16  # most captures, and most runs seen once; the least recently used is dropped
 
@@ -40,7 +40,7 @@ def cuda_capture(device: torch.device) -> Capture | None:
 
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own one belongs to whichever device captured first
 
-    def capture(work: Callable[[], None]) -> Replay:
+    def capture(work: Callable[[], object]) -> Replay:
         graph = torch.cuda.CUDAGraph()
         # thread_local: other threads may use the device meanwhile.
         with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):

@@ -128,16 +128,13 @@ class BatchCache:
         leaving = [slot for slot in self.slots[first : first + count] if id(slot) not in wanted]
         entering = [slot for slot in slots if not first <= (slot.row or 0) < first + count]
         for one, other in zip(leaving, entering, strict=True):
-            self._exchange(one, other)
-
-    def _exchange(self, one: CacheSlot, other: CacheSlot) -> None:
-        assert one.row is not None and other.row is not None
-        for array in self._arrays():  # one after the other: memory for one row of one layer
-            kept = self.memory.copy(array[one.row])
-            array[one.row] = array[other.row]
-            array[other.row] = kept
-        one.row, other.row = other.row, one.row
-        self.slots[one.row], self.slots[other.row] = one, other
+            assert one.row is not None and other.row is not None
+            for array in self._arrays():  # one after the other: memory for one row of one layer
+                kept = self.memory.copy(array[one.row])
+                array[one.row] = array[other.row]
+                array[other.row] = kept
+            one.row, other.row = other.row, one.row
+            self.slots[one.row], self.slots[other.row] = one, other
 
     def _grow(self) -> None:
         """Make room for twice as many rows or, where that does not fit, for one more."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import check_values
-from playloom.errors import BadInputError
+from playloom.errors import ActionError, BadInputError
 from playloom.inference.backend import BackendName, choose_backend
 from playloom.inference.decoder import CacheSlot
 from playloom.inference.sampling import Sampling
@@ -40,13 +39,7 @@ class Engine:
     Invalid inputs raise BadInputError before any session moves, too little memory a ResourceError.
     """
 
-    def __init__(
-        self,
-        model: ModelDescription,
-        *,
-        row_delay: int | None = None,
-        backend: BackendName = "auto",
-    ) -> None:
+    def __init__(self, model: ModelDescription, *, row_delay: int | None = None, backend: BackendName = "auto") -> None:
         """Make an engine for a `WorldModel`, or with onnx for a `ModelDescription`; see `open_engine`.
 
         `row_delay` None: raster.
@@ -77,7 +70,7 @@ class Engine:
 
         `entropy`: measure it. `decode` False: generated frames are codes only, which is faster.
         """
-        with self._running():
+        with self._lock, self.backend.call():
             self._prepare(inputs)
             actions = self._actions(inputs)
             frames = self._frames(inputs, entropy, decode)
@@ -85,14 +78,14 @@ class Engine:
 
     def sample_action(self, sessions: Sequence[Session]) -> list[NDArray[np.uint8]]:
         """Sample each session's next action, uint8 [16], as for a policy in the real game; its next step takes it."""
-        with self._running():
+        with self._lock, self.backend.call():
             inputs = [StepInput(session) for session in sessions]
             self._prepare(inputs)
             return [action.action_A.copy() for action in self._actions(inputs)]
 
     def prefill(self, sessions: Sequence[Session]) -> None:
         """Prefill one more step of each session's prompt, as one batch."""
-        with self._running():
+        with self._lock, self.backend.call():
             for session in sessions:
                 session.check_open()
             inputs = [StepInput(s, s.pending[0].action_A) for s in sessions if not s.ready]
@@ -108,8 +101,8 @@ class Engine:
         item.session.check_open()
         if item.session.finished:
             raise BadInputError("the session is finished: its last step had no frame; open another one")
-        if item.action_A is not None:
-            check_values(item.action_A)
+        if item.action_A is not None and check_values(item.action_A).ndim != 1:
+            raise ActionError(f"a step has one action of 16 numbers: got an array of shape {np.shape(item.action_A)}")
         if isinstance(item.frame, np.ndarray):
             self.model.config.tokenizer.check_size(item.frame[None])
 
@@ -134,7 +127,7 @@ class Engine:
     def fork(self, session: Session, seed: int | None = None) -> Session:
         """Return a branch of a session; see `Session.fork`."""
         source = None if seed is None else self.backend.source(seed)
-        with self._running():
+        with self._lock, self.backend.call():
             session.check_open()
             source = source or self.backend.copy_source(session.source)
             state = self.decoder.fork(session.state)
@@ -142,7 +135,7 @@ class Engine:
 
     def close(self, session: Session) -> None:
         """Free a session's memory."""
-        with self._running():
+        with self._lock, self.backend.call():
             if not session.closed:
                 self.decoder.close(session.state)
                 session.closed = True
@@ -199,11 +192,6 @@ class Engine:
             for session in sessions:
                 session.close()
 
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        with self._lock, self.backend.call():
-            yield
-
     def _prepare(self, inputs: Sequence[StepInput]) -> None:
         """Check all inputs before any session moves, and prefill the rest of their prompts."""
         if len({item.session for item in inputs}) != len(inputs):
@@ -230,7 +218,7 @@ class Engine:
 
     def _frames(self, inputs: Sequence[StepInput], entropy: bool, decode: bool) -> list[Frame]:
         frames: dict[Session, Frame] = {}
-        for batch in self._batches(inputs, _frame_kind):
+        for batch in self._batches(inputs, lambda item: isinstance(item.frame, np.ndarray) or item.frame):
             given = [item.frame for item in batch if isinstance(item.frame, np.ndarray)]
             if batch[0].frame is None:
                 found: Sequence[Frame] = [(None, None, None, None)] * len(batch)
@@ -239,17 +227,12 @@ class Engine:
                 self.decoder.give_frame(_states(batch), codes_BN)
                 found = [(frame, codes_N, None, None) for frame, codes_N in zip(given, codes_BN, strict=True)]
             else:
-                found = self._generated_frames(batch, entropy, decode)
+                samplings = [item.session.sampling for item in batch]
+                generated = self.backend.dream_frame(_states(batch), samplings, _sources(batch), entropy=entropy)
+                frames_BHWC = self.backend.decode(generated.codes_BN) if decode else [None] * len(batch)
+                found = list(zip(frames_BHWC, *generated, strict=True))
             frames |= zip((item.session for item in batch), found, strict=True)
         return [frames[item.session] for item in inputs]
-
-    def _generated_frames(self, batch: Sequence[StepInput], entropy: bool, decode: bool) -> list[Frame]:
-        samplings = [item.session.sampling for item in batch]
-        codes_BN, nats_B, predictions_B = self.backend.dream_frame(
-            _states(batch), samplings, _sources(batch), entropy=entropy
-        )
-        frames_BHWC = self.backend.decode(codes_BN) if decode else [None] * len(batch)
-        return list(zip(frames_BHWC, codes_BN, nats_B, predictions_B, strict=True))
 
     def _encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
         self.model.config.tokenizer.check_size(frames_THWC)
@@ -274,10 +257,6 @@ def _sources(batch: Sequence[StepInput]) -> list[Any]:
 
 def _given_actions(batch: Sequence[StepInput]) -> NDArray[np.int64]:
     return np.stack([i.action_A for i in batch if i.action_A is not None]).astype(np.int64)
-
-
-def _frame_kind(item: StepInput) -> str:
-    return "none" if item.frame is None else "given" if isinstance(item.frame, np.ndarray) else "dream"
 
 
 def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepResult:

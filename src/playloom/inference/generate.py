@@ -94,7 +94,16 @@ class GenerationConfig:
             notes.append(f"the model sees at most {longest} steps, so a context of {self.context} is cut to that")
         if isinstance(self.prompt, Prompt):
             model.config.tokenizer.check_size(self.prompt.frames_THWC)
-            return self.prompt, _prompt_data(self.prompt, tuple(notes))
+            frames_THWC, actions_TA = self.prompt.frames_THWC, self.prompt.actions_TA
+            return self.prompt, PromptData(
+                frames_THWC=frames_THWC,
+                actions_TA=actions_TA,
+                true_next_frames_SHWC=frames_THWC[:0],
+                true_next_actions_SA=actions_TA[:0],
+                notes=tuple(notes),
+                start_step=len(frames_THWC) - 1,
+                kind="given",
+            )
         folder = prompt_folder(model.folder)
         if self.prompt is None and not list_prompts(folder):
             raise BadInputError("this installation has no bundled prompt: give --prompt PICTURE, FOLDER or RECORDING")
@@ -276,18 +285,6 @@ def generate_clip(
         notes=(*data.notes, *_notes(job, given, len(done), steps)),
         seconds=seconds,
         stopped=len(done) < steps,
-    )
-
-
-def _prompt_data(prompt: Prompt, notes: tuple[str, ...]) -> PromptData:
-    return PromptData(
-        frames_THWC=prompt.frames_THWC,
-        actions_TA=prompt.actions_TA,
-        true_next_frames_SHWC=prompt.frames_THWC[:0],
-        true_next_actions_SA=prompt.actions_TA[:0],
-        notes=notes,
-        start_step=len(prompt.frames_THWC) - 1,
-        kind="given",
     )
 
 

@@ -89,7 +89,14 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] = lambda
         skipped.append(f"skipped: {words}" if str(path) in words else f"skipped: {path}: {words}")
         report(skipped[-1])
 
-    clips = _usable(paths, job, engine.model, skip)
+    def usable() -> Iterator[_Clip]:
+        for number, path in enumerate(paths):
+            try:
+                yield _read(path, job, engine.model, job.seed + number)
+            except PlayloomError as error:
+                skip(path, error)
+
+    clips = usable()
     while batch := list(islice(clips, job.batch)):
         steps = list(engine.dream_batch([clip.request for clip in batch]))
         for index, clip in enumerate(batch):
@@ -99,16 +106,6 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] = lambda
             except PlayloomError as error:
                 skip(clip.path, error)
     return BatchSummary(written=tuple(written), skipped=tuple(skipped))
-
-
-def _usable(
-    paths: list[Path], job: BatchJob, model: ModelDescription, skip: Callable[[Path, PlayloomError], None]
-) -> Iterator[_Clip]:
-    for number, path in enumerate(paths):
-        try:
-            yield _read(path, job, model, job.seed + number)
-        except PlayloomError as error:
-            skip(path, error)
 
 
 def _read(path: Path, job: BatchJob, model: ModelDescription, seed: int) -> _Clip:

@@ -23,12 +23,12 @@ from playloom.inference.backend import ChosenBackend, GeneratedFrames
 from playloom.inference.decoder import Batch, CacheSlot, Chunk, DecodingPlan, Memory, StepDecoder
 from playloom.inference.sampling import ArraySampler, Sampling
 from playloom.json_io import read_json
+from playloom.models.config import ModelConfig
 from playloom.models.decode_order import Schedule
 from playloom.models.folder import ModelDescription, check_fingerprint
 from playloom.models.heads import StepPrediction, predictions
 from playloom.models.onnx import DESCRIPTION
-from playloom.models.sequence import StepLayout, TokenGroup
-from playloom.models.transformer.config import TransformerConfig
+from playloom.models.sequence import TokenGroup
 
 try:
     import onnxruntime
@@ -154,23 +154,16 @@ class OnnxDecoder(StepDecoder):
     """Steps of any number of dreams with onnxruntime."""
 
     def __init__(
-        self,
-        sessions: GraphSessions,
-        step_session: onnxruntime.InferenceSession,
-        config: TransformerConfig,
-        layout: StepLayout,
-        schedule: Schedule,
-        *,
-        with_features: bool = False,
+        self, sessions: GraphSessions, step_session: onnxruntime.InferenceSession, config: ModelConfig, order: Schedule
     ) -> None:
-        """Make a decoder of the transformer's graphs; `with_features`: keep the heads' input, see `features`."""
-        super().__init__(config, layout, schedule, Memory("cpu", np.dtype(np.float32)))
-        self.sessions, self.step_session, self.plan = sessions, step_session, DecodingPlan(layout, schedule)
+        """Make a decoder of the transformer's graphs; for a model with heads it keeps their input, see `features`."""
+        super().__init__(config.transformer, config.layout, order, Memory("cpu", np.dtype(np.float32)))
+        self.sessions, self.step_session, self.plan = sessions, step_session, DecodingPlan(config.layout, order)
         self.tables = [value.name for value in step_session.get_outputs()]
-        self.windows = list(dict.fromkeys(config.window(layer) for layer in range(config.layers)))
-        self._offsets_A = np.array(layout.vocab.action_offsets)
-        self.with_features = with_features
-        self._features_BF = np.zeros((0, 2 * config.width), np.float32)
+        self.windows = list(dict.fromkeys(self.rows.cache.windows))
+        self._offsets_A = np.array(config.layout.vocab.action_offsets)
+        self.with_features = config.heads is not None
+        self._features_BF = np.zeros((0, 2 * config.transformer.width), np.float32)
         self._steps: dict[int, _Step] = {}  # those that were opened last, by their first row
 
     def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
@@ -223,9 +216,7 @@ class OnnxDecoder(StepDecoder):
         return values_BA
 
     def _run_parts(
-        self,
-        states: Sequence[CacheSlot],
-        work: Callable[[onnxruntime.InferenceSession, Sequence[CacheSlot]], object],
+        self, states: Sequence[CacheSlot], work: Callable[[onnxruntime.InferenceSession, Sequence[CacheSlot]], object]
     ) -> None:
         """Run the dreams of a batch in as many parts as there are threads."""
         self.sessions.run(work, [states[part] for part in self.sessions.parts(len(states))])
@@ -278,18 +269,11 @@ class OnnxBackend:
             raise CheckpointError(f"{model.folder}: the ONNX graphs are of other weights; playloom export onnx again")
         for name, expected in model.weights.items():
             check_fingerprint(model.folder / name, expected)
-        with_heads = model.config.heads is not None
         transformer = "transformer_int8" if int8 else "transformer"
-        names = ["encoder", "decoder", "step", transformer, *(["heads"] if with_heads else [])]
+        names = ["encoder", "decoder", "step", transformer, *([] if model.config.heads is None else ["heads"])]
         self._sessions = {name: GraphSessions(model.folder / f"{name}.onnx") for name in names}
-        self.decoder = OnnxDecoder(
-            self._sessions[transformer],
-            self._sessions["step"].together,
-            model.config.transformer,
-            self.layout,
-            schedule,
-            with_features=with_heads,
-        )
+        step_session = self._sessions["step"].together
+        self.decoder = OnnxDecoder(self._sessions[transformer], step_session, model.config, schedule)
 
     def call(self) -> AbstractContextManager[None]:
         """See `TorchBackend`."""

@@ -62,10 +62,7 @@ class Sampling:
 
     def to_dict(self) -> dict[str, float | int | str | None]:
         """Return the fields for a manifest; `action_temperature` only if it is set."""
-        fields = asdict(self)
-        if self.action_temperature is None:
-            del fields["action_temperature"]
-        return fields
+        return {key: x for key, x in asdict(self).items() if x is not None or key != "action_temperature"}
 
     @property
     def greedy(self) -> bool:

@@ -59,7 +59,7 @@ class CachedDecoder(StepDecoder):
         self._order_P = self._tensor(schedule.order_P)
         self._offsets_A = torch.tensor(layout.vocab.action_offsets, device=weight.device)
         self._with_features = with_features
-        self._features_BF = self._no_features()
+        self._features_BF = torch.empty(0, device=weight.device)
 
     def give_frame(self, states: Sequence[CacheSlot], codes_BN: Int[Tensor, "B N"] | NDArray[np.int64]) -> None:
         """Open a step in every dream with a given frame."""
@@ -81,7 +81,7 @@ class CachedDecoder(StepDecoder):
         """Complete the open steps with given actions."""
         batch = self.batch(states)
         batch.actions_BA[:] = self._tensor(values_BA) + self._offsets_A
-        self._run_captured(batch, "action", partial(self._action_pass, batch))
+        self._run_captured(batch, "action", lambda s_B, _: self._run(batch, self._tables(batch, s_B), self.plan.action))
         self.commit_step(batch)
 
     def dream_action(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B A"]:
@@ -105,9 +105,6 @@ class CachedDecoder(StepDecoder):
             return
         key = CaptureKey(self.rows.generation, self.rows.cache.batch, batch.first, len(batch.states))
         self.graphs.run(key, name, work, steps_B, draws)
-
-    def _action_pass(self, batch: Batch, steps_B: Tensor, draws: BatchSampler | None) -> None:
-        self._run(batch, self._tables(batch, steps_B), self.plan.action)
 
     def _frame_passes(self, batch: Batch, steps_B: Tensor, draws: BatchSampler | None) -> None:
         assert draws is not None
@@ -164,11 +161,8 @@ class CachedDecoder(StepDecoder):
     def _features(self, batch: Batch) -> Tensor:
         """Heads' input, read at once after the frame that wrote it: not part of a dream's state."""
         if len(self._features_BF) != self.rows.cache.batch:
-            self._features_BF = self._no_features()
+            self._features_BF = torch.zeros(self.rows.cache.batch, 2 * self.config.width, device=self.device)
         return self._features_BF[batch.first : batch.first + len(batch.states)]
-
-    def _no_features(self) -> Tensor:
-        return torch.zeros(self.rows.cache.batch, 2 * self.config.width, device=self.device)
 
     def _tensor(self, values: Any) -> Tensor:
         return torch.as_tensor(values, device=self.device)

@@ -57,10 +57,8 @@ def _filter(logits_RC: Tensor, top_k: int | None, top_p: float | None) -> Tensor
     if top_k is not None and top_k < logits_RC.shape[-1]:
         least = logits_RC.topk(top_k, dim=-1).values[:, -1:]
         logits_RC = logits_RC.masked_fill(logits_RC < least, -torch.inf)
-    return logits_RC if top_p is None or top_p >= 1 else _nucleus(logits_RC, top_p)
-
-
-def _nucleus(logits_RC: Tensor, top_p: float) -> Tensor:
+    if top_p is None or top_p >= 1:
+        return logits_RC
     ordered, index = logits_RC.sort(dim=-1, descending=True)
     likely = ordered.softmax(dim=-1)
     drop = likely.cumsum(dim=-1) - likely >= top_p

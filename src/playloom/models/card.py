@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,75 +23,48 @@ def write_card(folder: Path, text: str) -> None:
 def model_card(config: ModelConfig, card: Mapping[str, Any], metrics: str = "") -> str:
     """Return a model's card as Markdown, from the `card` in `model.json` and the evaluation's table `metrics`."""
     sizes, grid = config.transformer, config.tokenizer
-    return f"""# Model {config.name}
-
-A world model made with playloom. It generates frames of {grid.frame_width} x {grid.frame_height} pixels and \
-controller input, one step after another. All its pictures are generated.
-
-## Sizes
-
-* transformer: {sizes.layers} layers of width {sizes.width}, {config.parameter_count / 1e6:.1f} million parameters, \
-context of {sizes.context_steps} steps
-* tokenizer: {_grid(grid)}
-
-{_facts(card)}
-
-## How to dream with it
-
-`FOLDER` is the folder of this file.
-
-    playloom dream --model FOLDER
-    playloom serve --model FOLDER
-
-Default sampling: {_sampling(card, config)}.
-
-## Figures
-
-{metrics or "Not measured. `playloom evaluate --model FOLDER` measures the model."}
-"""
+    intro = (
+        f"A world model made with playloom. It generates frames of {grid.frame_width} x {grid.frame_height} pixels and "
+        "controller input, one step after another. All its pictures are generated."
+    )
+    lines = [
+        f"transformer: {sizes.layers} layers of width {sizes.width}, {config.parameter_count / 1e6:.1f} million "
+        f"parameters, context of {sizes.context_steps} steps",
+        f"tokenizer: {_grid(grid)}",
+    ]
+    commands = _commands("playloom dream --model FOLDER", "playloom serve --model FOLDER")
+    use = {"How to dream with it": f"{commands}\n\nDefault sampling: {_sampling(card, config)}."}
+    unknown = "Not measured. `playloom evaluate --model FOLDER` measures the model."
+    return _markdown(f"Model {config.name}", intro, lines, card, use, metrics or unknown)
 
 
 def tokenizer_card(config: TokenizerConfig, card: Mapping[str, Any]) -> str:
     """Return the card of a tokenizer alone, as Markdown."""
-    return f"""# Tokenizer
-
-A tokenizer made with playloom. It turns frames of {config.frame_width} x {config.frame_height} pixels into codes and \
-back. It cannot dream alone: a world model learns to predict its codes.
-
-## Sizes
-
-* {_grid(config)}
-
-{_facts(card)}
-
-## How to use it
-
-`FOLDER` is the folder of this file.
-
-    playloom train world --tokenizer FOLDER --data DATA --out runs/world
-
-## Figures
-
-Not measured. `playloom evaluate` measures a tokenizer with its world model.
-"""
+    intro = (
+        f"A tokenizer made with playloom. It turns frames of {config.frame_width} x {config.frame_height} pixels into "
+        "codes and back. It cannot dream alone: a world model learns to predict its codes."
+    )
+    use = {"How to use it": _commands("playloom train world --tokenizer FOLDER --data DATA --out runs/world")}
+    unknown = "Not measured. `playloom evaluate` measures a tokenizer with its world model."
+    return _markdown("Tokenizer", intro, [_grid(config)], card, use, unknown)
 
 
-def _facts(card: Mapping[str, Any]) -> str:
+def _commands(*lines: str) -> str:
+    return "\n    ".join(["`FOLDER` is the folder of this file.\n", *lines])
+
+
+def _markdown(
+    title: str, intro: str, sizes: list[str], card: Mapping[str, Any], use: Mapping[str, str], figures: str
+) -> str:
+    data, training = (_bullets(lines(card)) or "Not recorded." for lines in (_data, _training))
     settings = json.dumps(card.get("settings", {}), indent=1, default=str)
-    data, training = ("\n".join(f"* {line}" for line in lines(card)) for lines in (_data, _training))
-    return f"""## Data
+    sections = {"Sizes": _bullets(sizes), "Data": data, "Training": training, "Settings": f"```json\n{settings}\n```"}
+    parts = [f"## {name}\n\n{text}" for name, text in {**sections, **use, "Figures": figures}.items()]
+    return "\n\n".join([f"# {title}", intro, *parts]) + "\n"
 
-{data or "Not recorded."}
 
-## Training
-
-{training or "Not recorded."}
-
-## Settings
-
-```json
-{settings}
-```"""
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"* {line}" for line in lines)
 
 
 def _data(card: Mapping[str, Any]) -> Iterator[str]:

@@ -32,12 +32,9 @@ DecodeOrder: TypeAlias = int | Literal["raster"]
 class Schedule:
     """Passes of one step for one row delay."""
 
-    row_delay: int
-    """Row delay k; the grid's width for raster order."""
-    image_passes: int
-    """Passes that predict image codes; later passes predict actions."""
-    pass_P: NDArray[np.int64]
-    """Pass of each position."""
+    row_delay: int  # row delay k; the grid's width for raster order
+    image_passes: int  # passes that predict image codes; later passes predict actions
+    pass_P: NDArray[np.int64]  # pass of each position
 
     @cached_property
     def order_P(self) -> NDArray[np.int64]:
@@ -63,8 +60,7 @@ class Schedule:
         return self.pass_P[None, :] <= self.pass_P[:, None]
 
 
-DEFAULT_ROW_DELAY = 2
-"""Default row delay of models with row tokens; measured in docs/speed.md, decode order sweep."""
+DEFAULT_ROW_DELAY = 2  # default row delay of models with row tokens; measured in docs/speed.md, decode order sweep
 
 
 def card_row_delay(card: Mapping[str, Any], order: DecodeOrder | None = None) -> int | None:

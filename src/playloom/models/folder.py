@@ -18,8 +18,7 @@ from playloom.models.config import ModelConfig
 if TYPE_CHECKING:
     from torch import nn
 
-FORMAT = 1
-"""Format of `model.json`."""
+FORMAT = 1  # format of `model.json`
 WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors", "heads.safetensors")
 """Files of the networks; the last only with heads."""
 FILES = ("model.json", "*.safetensors", "*.onnx", "onnx.json", "*.md", "prompts/*")

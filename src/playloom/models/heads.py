@@ -73,9 +73,7 @@ class StepPrediction(NamedTuple):
 
 def unknown_prediction(config: HeadsConfig) -> StepPrediction:
     """Return a prediction of NaN."""
-    reward = None if config.reward == "none" else math.nan
-    termination = math.nan if config.termination else None
-    return StepPrediction(reward, termination, {state.name: math.nan for state in config.states})
+    return predictions(config, np.full((1, config.outputs), np.nan))[0]
 
 
 def predictions(config: HeadsConfig, outputs_BO: NDArray[np.float64]) -> list[StepPrediction]:

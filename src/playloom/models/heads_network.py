@@ -18,12 +18,9 @@ from playloom.models.heads import HeadsConfig, StepPrediction, predictions
 class Outputs(NamedTuple):
     """Outputs [B, ...] by head; a width of 0 without that head."""
 
-    reward: Tensor
-    """Standardised reward [B, 1], or logits of negative, no and positive reward [B, 3]."""
-    termination: Tensor
-    """Logit [B, 1]."""
-    states: Tensor
-    """Standardised scalars [B, S]."""
+    reward: Tensor  # standardised reward [B, 1], or logits of negative, no and positive reward [B, 3]
+    termination: Tensor  # logit [B, 1]
+    states: Tensor  # standardised scalars [B, S]
 
 
 def pool(hidden_BQD: Tensor) -> Tensor:

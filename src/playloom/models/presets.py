@@ -84,18 +84,7 @@ _ROWS = (
     _own("tiny", _TINY, 2, 32, 4),
     _own("arena-small", _SMALL_GRID, 6, 192, 3),
     # For a CPU, where the number of products counts, not their size: few and wide layers (docs/speed.md).
-    _own(
-        "arena-live",
-        _LIVE_GRID,
-        4,
-        256,
-        4,
-        kv_heads=2,
-        global_every=2,
-        keyframes=5,
-        keyframe_every=6,
-        parallel=True,
-    ),
+    _own("arena-live", _LIVE_GRID, 4, 256, 4, kv_heads=2, global_every=2, keyframes=5, keyframe_every=6, parallel=True),
     _own("arena", _ARENA_GRID, 9, 256, 4),
 )
 

@@ -52,8 +52,7 @@ class Vocab:
         return tuple(accumulate((self.codebook_size, *self.slot_sizes[:-1])))
 
 
-NO_TOKEN = -1
-"""Input of a position without a token: the network sees only the position."""
+NO_TOKEN = -1  # input of a position without a token: the network sees only the position
 _PREVIOUS_STEP = -2
 
 
@@ -61,12 +60,9 @@ _PREVIOUS_STEP = -2
 class TokenGroup:
     """Positions and legal ids of one kind of token."""
 
-    positions: tuple[int, ...]
-    """Positions that predict this group, in slot order."""
-    first_id: int
-    """First legal id."""
-    last_id: int
-    """One past the last legal id."""
+    positions: tuple[int, ...]  # positions that predict this group, in slot order
+    first_id: int  # first legal id
+    last_id: int  # one past the last legal id
 
     @property
     def span(self) -> tuple[int, int]:

@@ -29,11 +29,11 @@ from playloom.evaluation.likelihood import (
 )
 from playloom.evaluation.rollout import (
     RolloutMetrics,
-    collapse_rows,
     draw_rows,
     measure_rollout,
     measure_tokenizer,
     motion,
+    quality_rows,
     rollout_curves,
     rollout_rows,
     tokenizer_rows,
@@ -281,7 +281,7 @@ def test_collapse_compares_with_the_real_frames_of_that_step(blinking: tuple[Wor
     assert horizon.motion_MS2[:, 5, 1] == pytest.approx(steps)
     for factor, passed in ((0.6, False), (1.25, True)):
         pairs = np.stack([factor * horizon.sharpness_MS2[..., 1], horizon.sharpness_MS2[..., 1]], axis=-1)
-        row = collapse_rows(dataclasses.replace(horizon, sharpness_MS2=pairs), 6)[0]
+        row = quality_rows(dataclasses.replace(horizon, sharpness_MS2=pairs), 6)[0]
         assert row.passed is passed and row.value == pytest.approx(factor)
 
 

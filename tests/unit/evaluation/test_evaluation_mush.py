@@ -30,9 +30,9 @@ from playloom.evaluation.rollout import (
     RolloutMetrics,
     TokenizerMetrics,
     action_rows,
-    collapse_rows,
     measure_rollout,
     motion,
+    quality_rows,
     rollout_rows,
     tokenizer_rows,
 )
@@ -103,7 +103,7 @@ def missed(rows: list[Row]) -> bool:
 
 def test_the_recording_itself_reaches_the_bars_of_the_horizon(scrolling: FrameDataset) -> None:
     dream = fake_dream(scrolling, "true")
-    assert not missed(rollout_rows(dream, None, None)) and not missed(collapse_rows(dream, STEPS))
+    assert not missed(rollout_rows(dream, None, None)) and not missed(quality_rows(dream, STEPS))
     blind = action_rows(dream, dream)
     assert missed(blind) and blind[0].value == 0, "the same error with wrong actions"
     other = dataclasses.replace(dream, dream_MS=dream.repeat_MS)
@@ -114,7 +114,7 @@ def test_the_recording_itself_reaches_the_bars_of_the_horizon(scrolling: FrameDa
 def test_no_fake_rollout_reaches_all_bars(kind: str, scrolling: FrameDataset) -> None:
     dream = fake_dream(scrolling, kind)
     assert missed(rollout_rows(dream, None, None))
-    assert missed(collapse_rows(dream, STEPS))
+    assert missed(quality_rows(dream, STEPS))
     if kind != "blurred":
         assert missed(action_rows(dream, dream))
 

@@ -19,6 +19,7 @@ from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import ConfigError, MissingExtraError, PictureError, RecordingError
 from playloom.evaluation import rollout
 from playloom.evaluation.config import EvaluationSettings
+from playloom.evaluation.heads import auroc
 from playloom.evaluation.report import (
     Report,
     Row,
@@ -129,6 +130,16 @@ def test_a_standard_error_counts_episodes_not_segments() -> None:
     assert math.isnan(standard_error(values[:1])) and standard_error(values, np.zeros(50)) == standard_error(values)
     row = Row.of("horizon", "PSNR", values + 20, "dB", episodes_M=np.arange(50))
     assert row.cells()[2] == f"{row.value:.2f} ± {row.error:.2f} dB" and row.count == 50
+
+
+def test_draws_without_a_value_leave_a_standard_error() -> None:
+    """Deaths in three of twenty episodes: some draws have none, and no area under the curve."""
+    episodes = np.arange(20).repeat(10)
+    dead = (episodes < 3) & (np.arange(200) % 10 == 9)
+    scores = dead + np.random.default_rng(0).normal(size=200)
+    error = standard_error(np.stack([scores, dead], axis=1), episodes, auroc)
+    assert 0.01 < error < 0.2
+    assert math.isnan(standard_error(scores, episodes, lambda _: math.nan))
 
 
 def test_beyond_noise_asks_for_two_standard_errors() -> None:

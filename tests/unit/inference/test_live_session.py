@@ -9,9 +9,8 @@ from live_toys import TURN, WALK, ToyDreams, prompt
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import ActionError, BadInputError
 from playloom.inference.realtime.clock import RealTime, VirtualTime
-from playloom.inference.realtime.metrics import percentiles
 from playloom.inference.realtime.session import LiveSession
-from playloom.inference.realtime.state import LiveState
+from playloom.inference.realtime.state import LiveState, percentiles
 from playloom.inference.realtime.types import LiveFrame
 from playloom.inference.sampling import Sampling
 
@@ -318,7 +317,7 @@ def test_invalid_arguments():
 
 
 def test_history_is_bounded_and_counts_are_not(monkeypatch):
-    monkeypatch.setattr("playloom.inference.realtime.metrics.HISTORY", 10)
+    monkeypatch.setattr("playloom.inference.realtime.state.HISTORY", 10)
     live = session(cost=lambda index: 0.09 if index < 40 else 0.01)
     played(live, 50)
     report = live.report()

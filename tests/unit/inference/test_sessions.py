@@ -209,6 +209,8 @@ def test_wrong_turns_are_sentences(tiny_model):
         engine.step([StepInput(session), StepInput(session)])
     with pytest.raises(BadInputError):
         session.step(np.full(16, 99, np.uint8))
+    with pytest.raises(BadInputError, match=r"one action of 16 numbers: got an array of shape \(2, 16\)"):
+        engine.step([StepInput(session, np.tile(REST_VALUES, (2, 1)))])
     session.step(REST_VALUES, frame=None)
     with pytest.raises(BadInputError, match="finished"):
         session.step(REST_VALUES)

@@ -31,26 +31,17 @@ _LONG_TURN = 5  # steps of full stick
 class EpisodeMetrics:
     """Metrics of one game, over the player's own steps in which it is alive, unless noted otherwise."""
 
-    steps: int
-    """Own steps alive."""
-    way: float
-    """Map units walked per second."""
-    cells: int
-    """Floor tiles visited."""
+    steps: int  # own steps alive
+    way: float  # map units walked per second
+    cells: int  # floor tiles visited
     blocked: float
     """Share of steps with the left stick forward (0.375 or more) and the body nearly still (under 2 units)."""
-    turning: float
-    """Degrees turned per second, to either side."""
-    changes: float
-    """Share of steps whose input differs from that of the step before."""
-    resting: float
-    """Share of steps with every control at rest."""
-    frags: float
-    """Frags as reported by the game (suicides subtract), scripted steps included."""
-    deaths: float
-    """Number of deaths, scripted steps included."""
-    dead: float
-    """Share of all steps of the game spent dead."""
+    turning: float  # degrees turned per second, to either side
+    changes: float  # share of steps whose input differs from that of the step before
+    resting: float  # share of steps with every control at rest
+    frags: float  # frags as reported by the game (suicides subtract), scripted steps included
+    deaths: float  # number of deaths, scripted steps included
+    dead: float  # share of all steps of the game spent dead
 
 
 def episode_metrics(
@@ -114,14 +105,11 @@ class Game:
 
     player: str
     seed: int
-    steps: int
-    """Inputs given by the player."""
-    figures: EpisodeMetrics | None
-    """Metrics; None when the game was stopped before two steps."""
+    steps: int  # inputs given by the player
+    figures: EpisodeMetrics | None  # metrics; None when the game was stopped before two steps
     steps_per_second: float | None
     """Steps per second, the game's own time included; None for scripted players, which run inside the game."""
-    files: tuple[Path, ...]
-    """Recording, contact sheet and video, as far as written."""
+    files: tuple[Path, ...]  # recording, contact sheet and video, as far as written
 
     @classmethod
     def of(cls, player: str, result: EpisodeResult, warmup_steps: int, files: tuple[Path, ...]) -> Game:
@@ -149,10 +137,8 @@ class Game:
 class ActReport:
     """Metrics of all games, in the order played."""
 
-    folder: Path
-    """Output folder; absent when nothing was played."""
-    facts: Mapping[str, Any]
-    """Settings and machine, JSON values."""
+    folder: Path  # output folder; absent when nothing was played
+    facts: Mapping[str, Any]  # settings and machine, JSON values
     games: list[Game] = field(default_factory=list)
 
     @property

@@ -26,8 +26,7 @@ from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 
-WARMUP_STYLE = "explorer"
-"""Style of the scripted player that plays the warm-up of every life: a policy needs a prompt."""
+WARMUP_STYLE = "explorer"  # style of the scripted player that plays the warm-up of every life: a policy needs a prompt
 _DEAD = STATE_COLUMNS.index("dead")
 
 
@@ -35,12 +34,9 @@ _DEAD = STATE_COLUMNS.index("dead")
 class Policy:
     """A player of one life; `act` and `observe` alternate."""
 
-    act: Callable[[], NDArray[np.uint8]]
-    """Returns the input after the newest frame: action values, uint8 [16]."""
-    observe: Callable[[NDArray[np.uint8]], object] = lambda _: None
-    """Receives the frame that followed, uint8 [H, W, 3]."""
-    close: Callable[[], object] = lambda: None
-    """Ends the life."""
+    act: Callable[[], NDArray[np.uint8]]  # returns the input after the newest frame: action values, uint8 [16]
+    observe: Callable[[NDArray[np.uint8]], object] = lambda _: None  # receives the frame that followed, uint8 [H, W, 3]
+    close: Callable[[], object] = lambda: None  # ends the life
 
 
 PolicyFactory = Callable[[Prompt, int], Policy]
@@ -116,12 +112,9 @@ class EpisodeResult:
     """A played game, complete or stopped."""
 
     episode: Episode
-    own_T: NDArray[np.bool_]
-    """True for the policy's steps [T], False for the script's (`WARMUP_STYLE`)."""
-    seconds: float | None = None
-    """Time of the policy's steps, the game's time included; None where not measured."""
-    failure: GameError | None = None
-    """Error that ended the game early, if any."""
+    own_T: NDArray[np.bool_]  # True for the policy's steps [T], False for the script's (`WARMUP_STYLE`)
+    seconds: float | None = None  # time of the policy's steps, the game's time included; None where not measured
+    failure: GameError | None = None  # error that ended the game early, if any
 
 
 def play_episode(

@@ -39,12 +39,10 @@ from playloom.json_io import write_json
 from playloom.provenance import Manifest, created_at
 
 MODEL, REPEAT, RANDOM = "model", "repeat", "random"
-PLAYERS = (MODEL, REPEAT, RANDOM, *STYLES)
-"""Names of all players."""
+PLAYERS = (MODEL, REPEAT, RANDOM, *STYLES)  # names of all players
 COMPARED = (MODEL, REPEAT, RANDOM, *(style for style in STYLES if style != HELDOUT_STYLE))
 """The model and its baselines: every style of the training recordings."""
-DEFAULT_WARMUP = 9
-"""Warm-up steps of a game without a model; with one, the model's context decides."""
+DEFAULT_WARMUP = 9  # warm-up steps of a game without a model; with one, the model's context decides
 _LEAST_SECONDS = 2 / STEPS_PER_SECOND
 _NOTE = "real pictures of the game; its player is a model, but for the steps captioned script"
 _TILES = 60  # pictures of a contact sheet, about

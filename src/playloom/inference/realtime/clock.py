@@ -76,7 +76,13 @@ class Clock:
 
     def tick(self, limit: int | None = None) -> Tick | None:
         """Take the newest tick that is due, or the next one; None when all ticks below number `limit` have passed."""
-        number = self._newest_due()
+        now, number = self.time.now(), self.passed
+        number = max(number, number + math.floor((now - self.due(number)) * self.fps))
+        # The product above is rounded; `due` decides.
+        while self.due(number + 1) <= now:
+            number += 1
+        while number > self.passed and self.due(number) > now:
+            number -= 1
         if limit is not None and number >= limit:
             self.skipped += max(0, limit - self.passed)
             self.passed = max(self.passed, limit)
@@ -85,13 +91,3 @@ class Clock:
         self.skipped += skipped
         self.passed = number + 1
         return Tick(number=number, due=self.due(number), next_due=self.due(number + 1), skipped=skipped)
-
-    def _newest_due(self) -> int:
-        now, number = self.time.now(), self.passed
-        number = max(number, number + math.floor((now - self.due(number)) * self.fps))
-        # The product above is rounded; `due` decides.
-        while self.due(number + 1) <= now:
-            number += 1
-        while number > self.passed and self.due(number) > now:
-            number -= 1
-        return number

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES
-from playloom.atomic_io import atomic_folder, atomic_write, next_free_path
+from playloom.atomic_io import atomic_folder, next_free_path
 from playloom.errors import BadInputError
 from playloom.inference.realtime.types import LiveFrame
 from playloom.inference.types import ActionSource, Prompt, StepResult
+from playloom.json_io import write_json
 from playloom.media.action_table import write_actions
 from playloom.media.contact_sheet import Tile, contact_sheet, film_frames, title_of, wrap
 from playloom.media.images import enlarge, read_picture, write_picture
@@ -150,8 +151,7 @@ def write_play(
         sheet = contact_sheet(rows, title=title, tile_width=_SHEET_TILE, kinds=kinds)
         write_picture(place / "sheet.png", sheet, manifest)
         write_actions(place / "actions.csv", np.stack([frame.action_A for frame in frames]))
-        with atomic_write(place / "report.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(place / "report.json", content, indent=2)
     return target
 
 

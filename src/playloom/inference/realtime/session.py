@@ -29,9 +29,8 @@ from playloom.errors import ActionError, BadInputError, PlayloomError
 from playloom.inference.engine import Engine
 from playloom.inference.generate import GenerationConfig, Render, build_manifest
 from playloom.inference.realtime.clock import Clock, RealTime
-from playloom.inference.realtime.metrics import HISTORY
 from playloom.inference.realtime.recorder import write_play
-from playloom.inference.realtime.state import LiveState
+from playloom.inference.realtime.state import HISTORY, LiveState
 from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
@@ -45,18 +44,10 @@ class LiveSession(LiveState):
     """A live session of one engine. One thread calls `step` or `run`; the rest may be called from any thread."""
 
     def __init__(
-        self,
-        engine: Engine,
-        prompt: Prompt,
-        *,
-        sampling: Sampling | None = None,
-        seed: int = 0,
-        controller: Controller = "person",
-        fps: float = 10.0,
-        time: RealTime | None = None,
+        self, engine: Engine, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0, **options: Any
     ) -> None:
-        """Open the session; the same seed and actions give the same frames. For the rest see `LiveState`."""
-        super().__init__(controller=controller, fps=fps, time=time)
+        """Open the session; the same seed and actions give the same frames. The other arguments: see `LiveState`."""
+        super().__init__(**options)
         self.prompt, self.seed = prompt, seed
         self.closed = False
         self._engine, self._session = engine, engine.open(prompt, sampling=sampling, seed=seed)
@@ -235,11 +226,6 @@ class LiveResult:
     failure: Exception | None
 
 
-def _reason(failure: Exception | None) -> str | None:
-    known = failure is None or isinstance(failure, PlayloomError)
-    return None if failure is None else str(failure) if known else f"{type(failure).__name__}: {failure}"
-
-
 def play_live(
     job: LiveJob,
     *,
@@ -259,6 +245,7 @@ def play_live(
     prompt, data = job.read_prompt(engine, horizon=0, render=render)
     frames: deque[LiveFrame] = deque(maxlen=HISTORY if job.out is not None else 0)
     failure: Exception | None = None
+    reason: str | None = None
     with LiveSession(engine, prompt, sampling=sampling, seed=job.seed, controller=job.controller, fps=job.fps) as live:
         if on_start is not None:
             on_start(model.config.name)
@@ -273,6 +260,7 @@ def play_live(
                 live.run(frames.append, stop, ticks=job.ticks, first_tick=start)
         except Exception as error:  # the statistics so far are worth keeping
             failure = error
+            reason = str(error) if isinstance(error, PlayloomError) else f"{type(error).__name__}: {error}"
         statistics = live.report()
     report = {
         "model": model.config.name,
@@ -284,7 +272,7 @@ def play_live(
         "ticks_wanted": job.ticks,
         "machine": dict(machine or {}),
         **statistics,
-        "failure": _reason(failure),
+        "failure": reason,
     }
     result = LiveResult(report=report, notes=data.notes, folder=None, failure=failure)
     if job.out is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +14,17 @@ from numpy.typing import ArrayLike, NDArray
 from playloom.actions.codec import REST_VALUES, check_values
 from playloom.errors import ActionError, BadInputError
 from playloom.inference.realtime.clock import Clock, RealTime, Tick
-from playloom.inference.realtime.metrics import Statistics
 from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
 from playloom.inference.types import StepResult
+
+HISTORY = 6000  # frames that percentiles are taken over: ten minutes at 10 frames per second
+
+
+def percentiles(seconds: Iterable[float]) -> dict[str, float | None]:
+    """Return the count of durations and their percentiles in milliseconds; None where nothing was measured."""
+    values = 1000 * np.fromiter(seconds, np.float64)
+    p50, p95, p99 = np.percentile(values, (50, 95, 99)).round(3).tolist() if len(values) else (None, None, None)
+    return {"count": len(values), "p50": p50, "p95": p95, "p99": p99}
 
 
 class InputEvent(NamedTuple):
@@ -95,9 +105,12 @@ class LiveState:
         self.fps, self.paused = fps, False
         self._clock, self._aligned = Clock(fps, self.time), aligned
         self._controller: Controller = check_controller(controller)
-        self._input, self._statistics = InputState(), Statistics()
-        self._sequence = 0
+        self._input = InputState()
+        self._key_to_frame, self._latency, self._jitter = (deque[float](maxlen=HISTORY) for _ in range(3))
+        self._frames = self._stepped = 0
+        self.late = 0  # frames so far that were ready only after the next tick
         self.restarts = 0  # of the session; each frame carries their number
+        self._seconds = self._played_until = 0.0  # time of play without pauses, and its end on the clock
         self._steps, self._clock_stale = 0, True
         self._lock = threading.Lock()
         self._opened = self.time.now()
@@ -125,14 +138,22 @@ class LiveState:
             self._steps += 1
 
     def report(self) -> dict[str, Any]:
-        """Return the statistics so far, by name."""
-        inputs, dropped = self._input.inputs, self._input.dropped_inputs
-        return self._statistics.report(skipped=self._clock.skipped, inputs=inputs, dropped_inputs=dropped)
-
-    @property
-    def late(self) -> int:
-        """Frames so far that were ready only after the next tick."""
-        return self._statistics.late
+        """Return the statistics so far, by name; `docs/play.md` explains each."""
+        with self._lock:
+            ticked, seconds = self._frames - self._stepped, self._seconds
+            return {
+                "frames": self._frames,
+                "late": self.late,
+                "skipped": self._clock.skipped,
+                "stepped": self._stepped,
+                "seconds": round(seconds, 3),
+                "frames_per_second": round(ticked / seconds, 3) if seconds else 0.0,
+                "inputs": self._input.inputs,
+                "dropped_inputs": self._input.dropped_inputs,
+                "key_to_frame_ms": percentiles(self._key_to_frame),
+                "frame_latency_ms": percentiles(self._latency),
+                "jitter_ms": percentiles(self._jitter),
+            }
 
     @property
     def skipped(self) -> int:
@@ -155,7 +176,7 @@ class LiveState:
         if at is None and self._aligned:
             at = math.ceil(self.time.now() * self.fps) / self.fps
         self._clock.restart(at)
-        self._statistics.start(self._clock.due(self._clock.passed))
+        self._played_until = self._clock.due(self._clock.passed)
         self._input.read()  # nor is a pause
 
     def next_due(self) -> float | None:
@@ -173,7 +194,10 @@ class LiveState:
         """
         tick = None
         if self.paused:
-            if not (stepped or self._consume_step()):
+            with self._lock:
+                requested = self.paused and self._steps > 0 and not stepped
+                self._steps -= requested
+            if not (stepped or requested):
                 return None
         elif (tick := self._clock.tick(limit)) is None:
             return None
@@ -187,7 +211,7 @@ class LiveState:
         finished, tick = self.time.now(), step.tick
         assert result.frame_HWC is not None, "a step of a live session has a frame"
         frame = LiveFrame(
-            sequence=self._sequence,
+            sequence=self._frames,
             restarts=self.restarts,
             time=finished - self._opened,
             frame_HWC=result.frame_HWC,
@@ -199,12 +223,16 @@ class LiveState:
             skipped=0 if tick is None else tick.skipped,
             key_to_frame=None if step.input_at is None else finished - step.input_at,
         )
-        self._sequence += 1
-        self._statistics.add(frame, tick, began=step.began, finished=finished)
-        return frame
-
-    def _consume_step(self) -> bool:
         with self._lock:
-            requested = self.paused and self._steps > 0
-            self._steps -= requested
-            return requested
+            self._frames += 1
+            if tick is None:
+                self._stepped += 1
+                return frame
+            self.late += frame.late
+            until = max(finished, tick.next_due)
+            self._seconds, self._played_until = self._seconds + until - self._played_until, until
+            self._latency.append(frame.latency)
+            self._jitter.append(step.began - tick.due)
+            if frame.key_to_frame is not None:
+                self._key_to_frame.append(frame.key_to_frame)
+        return frame

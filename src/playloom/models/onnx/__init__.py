@@ -1,4 +1,3 @@
 """ONNX graphs of a model's networks, for programs without torch."""
 
-DESCRIPTION = "onnx.json"
-"""Name of the file that describes the graphs."""
+DESCRIPTION = "onnx.json"  # name of the file that describes the graphs

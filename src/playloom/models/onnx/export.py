@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,8 +80,8 @@ def description(world: WorldModel) -> dict[str, Any]:
                 "slots": target_Q[rows_R],
             }
         )
-    windows = dict.fromkeys(config.transformer.window(layer) for layer in range(config.transformer.layers))
-    numbers = {window: number for number, window in enumerate(windows)}
+    of_layer = [config.transformer.window(layer) for layer in range(config.transformer.layers)]
+    windows = list(dict.fromkeys(of_layer))
     return {
         "format": _FORMAT,
         "name": config.name,
@@ -101,11 +102,8 @@ def description(world: WorldModel) -> dict[str, Any]:
             "row_delay": order.row_delay,
             "passes": passes,
         },
-        "caches": [
-            {"steps": window.steps, "keyframes": window.keyframes, "every": window.every, "capacity": window.capacity}
-            for window in windows
-        ],
-        "cache_of_layer": [numbers[config.transformer.window(layer)] for layer in range(config.transformer.layers)],
+        "caches": [{**dataclasses.asdict(window), "capacity": window.capacity} for window in windows],
+        "cache_of_layer": [windows.index(window) for window in of_layer],
         "heads": [config.transformer.heads, config.transformer.key_value_heads, config.transformer.head_width],
         "positions": config.transformer.positions,
         "context_steps": config.transformer.context_steps,

@@ -13,10 +13,8 @@ import onnx
 from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 24
-"""Operator set of the graphs; onnxruntime 1.24 and later run it."""
-CONTRIB = "com.microsoft"
-"""Domain of onnxruntime's own operators."""
+OPSET = 24  # operator set of the graphs; onnxruntime 1.24 and later run it
+CONTRIB = "com.microsoft"  # domain of onnxruntime's own operators
 _IR_VERSION = 11
 _BLOCK = 256  # most weights that share a scale
 _LEAST_BLOCK = 16  # of the operator

@@ -158,13 +158,6 @@ class Decoder(nn.Module):
         self.to_pixels = Unfold(config.widths[0], 3, config.stem_patch, kernel=3 if config.strides else 1)
         initialise(self)
 
-    @property
-    def last_layer(self) -> nn.Parameter:
-        """Weight of the last layer; the adaptive adversarial weight compares gradients there."""
-        weight = self.to_pixels.spread.weight
-        assert isinstance(weight, nn.Parameter)
-        return weight
-
     def forward(self, vectors_BhwC: Tensor) -> Tensor:
         """Map code vectors [B, h, w, code_width] to pixels [B, 3, H, W], not clamped."""
         x_BCHW = self.transformer(self.entry(vectors_BhwC).permute(0, 3, 1, 2))

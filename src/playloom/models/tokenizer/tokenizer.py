@@ -48,7 +48,9 @@ class FrameTokenizer(nn.Module):
     @property
     def last_layer(self) -> nn.Parameter:
         """Weight of the decoder's last layer; the adaptive adversarial weight compares gradients there."""
-        return self.decoder.last_layer
+        weight = self.decoder.to_pixels.spread.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
 
     def forward(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruct float pixels [B, 3, H, W] in [-1, 1], not clamped; returns the commitment loss too."""

@@ -16,12 +16,9 @@ _MOST |= {"context_steps": 4096, "local_steps": 4096, "keyframe_every": 4096, "g
 class Window:
     """Steps that a layer attends to: the newest ones, and before them some keyframes."""
 
-    steps: int
-    """Newest steps, the current one included: w."""
-    keyframes: int = 0
-    """Earlier steps: the newest multiples of `every`."""
-    every: int = 1
-    """Steps from one keyframe to the next."""
+    steps: int  # newest steps, the current one included: w
+    keyframes: int = 0  # earlier steps: the newest multiples of `every`
+    every: int = 1  # steps from one keyframe to the next
 
     def past(self, step: int) -> list[int]:
         """Return the complete steps that step `step` (from 0) attends to, in ascending order."""

@@ -43,11 +43,7 @@ class KeyValueCache:
 
     @classmethod
     def empty(
-        cls,
-        config: TransformerConfig,
-        positions: int,
-        batch: int,
-        zeros: Callable[[tuple[int, ...]], Any],
+        cls, config: TransformerConfig, positions: int, batch: int, zeros: Callable[[tuple[int, ...]], Any]
     ) -> KeyValueCache:
         """Allocate an empty cache of what `zeros` makes of a shape."""
         windows = tuple(config.window(layer) for layer in range(config.layers))
