@@ -36,15 +36,23 @@ def ratio_of_means(values_M2: NDArray[np.float64]) -> float:
 class Row:
     """One metric with its baselines and target."""
 
-    part: str  # part of the evaluation, such as tokenizer, horizon or control
+    part: str
+    """Part of the evaluation, such as tokenizer, horizon or control."""
     name: str
-    value: float  # the metric; NaN where nothing could be measured
-    unit: str = ""  # unit; `%` means that value and baselines are shares in [0, 1]
-    baselines: Mapping[str, float] = field(default_factory=dict)  # baselines of the same unit, by name
-    bar: str = ""  # target in words; empty: none
-    passed: bool | None = None  # True if the target was reached; None without a target
-    count: int = 0  # number of segments, windows or frames
-    error: float = math.nan  # standard error of the value, see `standard_error`; NaN where there is none
+    value: float
+    """The metric; NaN where nothing could be measured."""
+    unit: str = ""
+    """Unit; `%` means that value and baselines are shares in [0, 1]."""
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    """Baselines of the same unit, by name."""
+    bar: str = ""
+    """Target in words; empty: none."""
+    passed: bool | None = None
+    """True if the target was reached; None without a target."""
+    count: int = 0
+    """Number of segments, windows or frames."""
+    error: float = math.nan
+    """Standard error of the value, see `standard_error`; NaN where there is none."""
 
     @classmethod
     def of(
@@ -83,9 +91,12 @@ class Row:
 class Report:
     """All rows of one evaluation, the curves behind them, and the run's settings."""
 
-    rows: tuple[Row, ...]  # in the order of the table
-    curves: Mapping[str, Any]  # series and lists behind the rows, JSON values
-    run: Mapping[str, Any]  # model, data, machine, seeds, wall time: JSON values
+    rows: tuple[Row, ...]
+    """In the order of the table."""
+    curves: Mapping[str, Any]
+    """Series and lists behind the rows, JSON values."""
+    run: Mapping[str, Any]
+    """Model, data, machine, seeds, wall time: JSON values."""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; NaN becomes null."""

@@ -284,6 +284,7 @@ def test_without_the_extra_the_command_names_it(package: str, tmp_path: Path, mo
     assert isinstance(refused.exception, MissingExtraError) and "'playloom[evaluate]'" in str(refused.exception)
 
 
+@pytest.mark.slow  # without a cache of fonts, matplotlib runs fc-list
 def test_a_plot_shows_its_lines_and_a_strip_marks_dreams() -> None:
     curves = {"steps": [1, 2, 3], "dream_psnr": np.array([20.0, 18, 15]), "repeat_psnr": np.array([17.0, 17, 17])}
     picture = rollout_plot({**curves, "ceiling_psnr": {"1": 22.0, "3": 22.0}}, "title")
