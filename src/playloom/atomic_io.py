@@ -65,6 +65,8 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
             temporary.mkdir(parents=True)
         with _storage_errors(target, only_full=True):
             yield temporary
+        with _storage_errors(target), suppress(FileNotFoundError):
+            target.rmdir()  # Windows replaces no folder, not even an empty one
         with _storage_errors(target):
             temporary.replace(target)
     finally:
