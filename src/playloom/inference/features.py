@@ -48,7 +48,7 @@ def recorded_features(
         for part in (same[index : index + batch] for index in range(0, len(same), batch)):
             rows_BT = np.array([first for first, _, _ in part])[:, None] + np.arange(length)
             hidden_BTPD = hidden_states(model, codes_FN[rows_BT], actions_FA[rows_BT], row_delay)
-            features_BTF = pool(hidden_BTPD[:, :, frame_Q]).cpu().numpy()
+            features_BTF = pool(hidden_BTPD[:, :, frame_Q]).float().cpu().numpy()
             for (first, kept, stop), features_TF in zip(part, features_BTF, strict=True):
                 yield np.arange(kept - 1, stop - 1), features_TF[kept - first :]
 

@@ -95,7 +95,9 @@ def _features(model: WorldModel, store: TokenDataset, job: HeadsJob) -> NDArray[
     """Features of all labelled steps, float16 [R, F], NaN elsewhere; resumes an interrupted call."""
     path, origin = job.out / "features.npy", job.out / "features.json"
     row_delay = card_row_delay(model.card)
+    half = job.config.loop.precision == "bf16-mixed"
     made_of = {"model": model.fingerprint, "tokenizer": store.tokenizer, "rows": len(store), "row_delay": row_delay}
+    made_of |= {"precision": "bf16-mixed" if half else "32-true"}
     if origin.exists() and read_json(origin, RecordingError, f"remove {path}") != made_of:
         raise RecordingError(f"{path} holds features of another model or data; remove it, or choose another --out")
     if not origin.exists():
@@ -116,11 +118,12 @@ def _features(model: WorldModel, store: TokenDataset, job: HeadsJob) -> NDArray[
         row_delay=row_delay,
         skip=lambda rows: not np.isnan(features_RF[rows, -1]).any(),
     )
-    for rows, values in steps:
-        features_RF[rows] = values
-        done += len(rows)
-        if job.prepare.progress is not None:
-            job.prepare.progress(min(done, total), total)
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+        for rows, values in steps:
+            features_RF[rows] = values
+            done += len(rows)
+            if job.prepare.progress is not None:
+                job.prepare.progress(min(done, total), total)
     return features_RF
 
 
