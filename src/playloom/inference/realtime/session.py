@@ -44,10 +44,18 @@ class LiveSession(LiveState):
     """A live session of one engine. One thread calls `step` or `run`; the rest may be called from any thread."""
 
     def __init__(
-        self, engine: Engine, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0, **options: Any
+        self,
+        engine: Engine,
+        prompt: Prompt,
+        *,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        controller: Controller = "person",
+        fps: float = 10.0,
+        time: RealTime | None = None,
     ) -> None:
-        """Open the session; the same seed and actions give the same frames. The other arguments: see `LiveState`."""
-        super().__init__(**options)
+        """Open the session; the same seed and actions give the same frames. For the rest see `LiveState`."""
+        super().__init__(controller=controller, fps=fps, time=time)
         self.prompt, self.seed = prompt, seed
         self.closed = False
         self._engine, self._session = engine, engine.open(prompt, sampling=sampling, seed=seed)
