@@ -15,7 +15,6 @@ from playloom.cli import common
 from playloom.errors import BadInputError
 
 if TYPE_CHECKING:
-    from playloom.evaluation.config import EvaluationSettings
     from playloom.evaluation.online.metrics import ActReport
     from playloom.evaluation.report import Report
 
@@ -70,16 +69,7 @@ def evaluate_command(
     with common.progress("evaluating") as bar:
         try:
             with common.stopping("the figures of finished parts are written", after_step=False):
-                from playloom.device import set_threads
-                from playloom.evaluation.config import EvaluationSettings, require_extra
-                from playloom.json_io import from_mapping
-
-                set_threads(threads)
-                require_extra()  # before what needs it is imported
-                settings = from_mapping(EvaluationSettings, sizes)
-                settings = settings.quick() if quick else settings
-                settings = settings if game else dataclasses.replace(settings, game_segments=0)
-                result = _measure(call.params, sampling, settings, bar, latest)
+                result = _measure(call.params, sampling, sizes, bar, latest)
         except typer.Exit:
             if latest:
                 latest[-1].write(path)
@@ -94,18 +84,26 @@ def evaluate_command(
 def _measure(
     given: Mapping[str, Any],
     sampling: Mapping[str, Any],
-    settings: EvaluationSettings,
+    sizes: Mapping[str, Any],
     bar: common.Progress,
     latest: list[Report],
 ) -> Report:
     """Evaluate; `given` has the values of the options, `latest` gets a report after every part."""
-    from playloom.device import pick_device
+    from playloom.evaluation.config import EvaluationSettings, require_extra
+
+    require_extra()  # before what needs it is imported
+    from playloom.device import pick_device, set_threads
     from playloom.evaluation.suite import PARTS, evaluate, open_test_set
     from playloom.inference.sampling import Sampling
+    from playloom.json_io import from_mapping
     from playloom.models.checkpoint import load_model
     from playloom.models.decode_order import card_row_delay
     from playloom.models.folder import model_folder
 
+    set_threads(given["threads"])
+    settings = from_mapping(EvaluationSettings, sizes)
+    settings = settings.quick() if given["quick"] else settings
+    settings = settings if given["game"] else dataclasses.replace(settings, game_segments=0)
     model, cache_dir = load_model(model_folder(given["model"]), pick_device(given["device"])), given["cache_dir"]
     layout = model.config.layout
     row_delay = card_row_delay(model.card if layout.rows else {}, given["decode_order"])  # without rows only raster
