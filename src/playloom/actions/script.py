@@ -98,7 +98,7 @@ class Script(NamedTuple):
 
 _NAMED = (str, Mapping, ControllerState)
 NamedAction: TypeAlias = str | Mapping[str, float] | ControllerState
-"""Inputs by name: "forward + fire", {"right_stick_x": 1.0}, or a `ControllerState`."""
+"""Inputs by name: "forward + fire", {"right_stick_x": 1.0, "fire": True}, or a `ControllerState`."""
 Action: TypeAlias = NamedAction | ArrayLike
 """Inputs of one step: by name, or as 16 numbers in a schema."""
 
@@ -150,7 +150,9 @@ def _words(action: NamedAction) -> str:
         return action
     if isinstance(action, ControllerState):
         action = {c.name: value for c in CONTROLS if (value := getattr(action, c.name))}
-    return " ".join(f"{name}={value}" for name, value in action.items() if value is not False) or "rest"
+    texts = {name: str(value) for name, value in action.items()}
+    words = [name if text == "True" else f"{name}={text}" for name, text in texts.items() if text != "False"]
+    return " ".join(words) or "rest"
 
 
 def parse_script(text: str, steps: int | None = None) -> Script:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from playloom.actions.codec import REST_VALUES, SLOT_SIZES, decode_values
 from playloom.actions.controller import CONTROLS
-from playloom.actions.script import describe, parse_script, to_script
+from playloom.actions.script import action_values, describe, parse_script, to_script
 from playloom.errors import ActionError
 
 NAMES = [control.name for control in CONTROLS]
@@ -136,3 +136,12 @@ def test_no_text_breaks_the_parser(text):
 
 def test_description_of_rest():
     assert describe(REST_VALUES) == "rest"
+
+
+@pytest.mark.parametrize(("yes", "no"), [(True, False), (np.True_, np.False_)])
+def test_inputs_by_name_are_held_or_not(yes, no):
+    action = {"forward": no, "back": yes, "right_stick_x": 1.0, "fire": yes, "button_A": no}
+    expected = parse_script("back + right_stick_x=1 + fire").values_SA[0]
+    assert np.array_equal(action_values(action), expected)
+    with pytest.raises(ActionError, match="right_stick_x needs a value"):
+        action_values({"right_stick_x": yes})
