@@ -128,13 +128,13 @@ def training_facts(store: FrameDataset | TokenDataset, result: TrainingResult, c
     """Return the facts of a training on `store` with the settings `config`, a dataclass, for a card."""
     seeds = [int(span.meta["seed"]) for span in store.of_split("train") if "seed" in span.meta]
     data = {"frames": len(store), "episodes": len(store.spans), "train_seeds": seeds, "players": players_of(store)}
-    threads = torch.get_num_threads()
+    threads, device = torch.get_num_threads(), pick_device(config.loop.device)
     cpu = f"CPU, {threads} thread{'' if threads == 1 else 's'}"
     return {
         "data": data,
         "updates": result.step,
         "training_seconds": round(result.elapsed, 1),
-        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
+        "hardware": torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu,
         "validation": result.validation,
         "settings": dataclasses.asdict(config),
     }

@@ -101,10 +101,9 @@ class RunLogger:
     def _drop_after(self, step: int) -> None:
         if not self._path.exists():
             return
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if _step(line) <= step]
+        lines = self._path.read_text(encoding="utf-8").splitlines()
         with atomic_write(self._path) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
+            temporary.write_text("".join(f"{line}\n" for line in lines if _step(line) <= step), encoding="utf-8")
 
 
 def strip(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:

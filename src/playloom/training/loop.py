@@ -59,19 +59,19 @@ class Loop:
         self._averages = {name: AveragedWeights(task.modules[name], config.ema_decay) for name in averaged}
         self._sharded = config.strategy == "fsdp" and self.fabric.world_size > 1
         self.step, self._seen, self._before, self._now, self._started = 0, 0, 0.0, 0.0, time.monotonic()
-        self._saved_step, self._flops, self._validation = -1, 0.0, dict[str, float]()
+        self._saved_step, self._flops, self._validation, self._first = -1, 0.0, dict[str, float](), 0.0
         self._logger: RunLogger | None = None
         self._resume()
 
     def run(self) -> TrainingResult:
         """Train until the end, the session's time limit, or SIGINT / SIGTERM, and leave a checkpoint."""
         self._logger = RunLogger(self.folder, self.step) if self.fabric.is_global_zero else None
-        self._started = time.monotonic()
+        self._started, self._first = time.monotonic(), self.done
         torch.set_flush_denormal(self.device.type == "cpu")  # denormals in the averages are slow on a CPU
         try:
             with stop_requests() as stop:
                 self._train(stop)
-                if self.done >= 1 and self._saved_step != self.step:
+                if self.done >= 1:  # also in a finished run: its export names the metrics
                     self._validate()
                 self._save()
         finally:
@@ -155,7 +155,7 @@ class Loop:
         self.fabric.barrier()
 
     def _train(self, stop: Event) -> None:
-        config, first, saved, validated = self.config, self.done, time.monotonic(), time.monotonic()
+        config, saved, validated = self.config, time.monotonic(), time.monotonic()
         batch = config.batch * self.fabric.world_size
         meter = Meter({name: each * batch * config.accumulate for name, each in self.task.units.items()})
         batches = read_ahead(self.task.batch, count(self._seen, batch), self.device)
@@ -166,7 +166,7 @@ class Loop:
             stopping = self._tick(stop)
             if self.step % config.log_steps == 0 or self.step == 1:  # the first step shows the speed at once
                 metrics, rates = meter.take(self._flops)
-                self._log(self._over_ranks(metrics), rates, factor, first)
+                self._log(self._over_ranks(metrics), rates, factor)
             if self._due(validated, config.validate_minutes, config.validate_steps):
                 self._validate()
                 validated = time.monotonic()
@@ -235,7 +235,7 @@ class Loop:
             by_time = bool(self.fabric.broadcast(by_time))
         return (by_steps or by_time) and self.done < 1
 
-    def _log(self, metrics: dict[str, float], rates: dict[str, float], factor: float, first: float) -> None:
+    def _log(self, metrics: dict[str, float], rates: dict[str, float], factor: float) -> None:
         if not all(np.isfinite(value) for value in metrics.values()):
             raise PlayloomError(
                 f"the loss is not a finite number at step {self.step} ({metrics}); lower learning_rate or raise "
@@ -243,7 +243,7 @@ class Loop:
             )
         if self._logger is None:
             return
-        gained, seconds = self.done - first, time.monotonic() - self._started
+        gained, seconds = self.done - self._first, time.monotonic() - self._started
         report = LoopProgress(
             step=self.step,
             fraction=self.done,
@@ -270,7 +270,7 @@ class Loop:
                 picture = None if self._sharded else self.task.preview()
             if self._validation:
                 named = {f"validation/{name}": value for name, value in self._validation.items()}
-                self._log(named, {}, learning_rate_factor(self.config, self.step, self.done), 0.0)
+                self._log(named, {}, learning_rate_factor(self.config, self.step, self.done))
             if picture is not None and self._logger is not None:
                 self._logger.preview(self.step, picture)
         self.fabric.barrier()

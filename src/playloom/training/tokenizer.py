@@ -19,7 +19,7 @@ from playloom.errors import ConfigError, RecordingError
 from playloom.json_io import plain
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.losses import TokenizerLoss, TokenizerLossConfig, hinge_loss
-from playloom.models.tokenizer.metrics import psnr, sharpness, ssim
+from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, sharpness, ssim
 from playloom.models.tokenizer.quantizer import codebook_use
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, to_pixels
 from playloom.training.artifacts import PretrainedModel, save_tokenizer, training_facts
@@ -167,20 +167,23 @@ class TokenizerTask:
             self.loss.discriminator.requires_grad_(not frozen)
 
     def validate(self) -> dict[str, float]:
-        """Return PSNR and SSIM of reconstructions, their sharpness over the true one, and codebook use."""
+        """Return PSNR (at most 50 dB) and SSIM of reconstructions, their sharpness over the true one, and codebook use.
+
+        Pictures of one colour have no sharpness, so it is left out where there are no others.
+        """
         metrics, codes = [], []
         for rows in self._validation_batches:
             batch = self._gather(rows)
             codes.append(self.tokenizer.encode(batch["frames"]))
             truth, made = batch["frames"], self.tokenizer.decode(codes[-1]).cpu()
             sharp = (torch.from_numpy(sharpness(pictures)).float() for pictures in (made, truth))
-            metrics.append(torch.stack([psnr(made, truth), ssim(made, truth), *sharp]))
+            metrics.append(torch.stack([psnr(made, truth, PSNR_CAP), ssim(made, truth), *sharp]))
         ratio, similarity, sharp_made, sharp_true = torch.cat(metrics, dim=1).mean(1).tolist()
         used, perplexity = codebook_use(torch.cat(codes), self.tokenizer.config.codebook_size)
         return {
             "psnr": ratio,
             "ssim": similarity,
-            "sharpness": sharp_made / sharp_true if sharp_true else float("nan"),
+            **({"sharpness": sharp_made / sharp_true} if sharp_true else {}),
             "codes_used": used,
             "code_perplexity": perplexity,
         }

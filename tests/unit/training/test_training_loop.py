@@ -164,6 +164,30 @@ def test_reports_tell_rates_and_the_time_left(store, tmp_path):
     assert {"validation/image", "validation/shuffled_gap"} <= set(reports[3].metrics)
 
 
+def test_a_resumed_run_estimates_the_time_left_by_its_own_steps(store, tmp_path):
+    train(store, tmp_path, steps=20, report=terminate_after(19))
+    reports = []
+    train(store, tmp_path, steps=22, report=reports.append, validate_steps=20)
+    validation = next(r for r in reports if not r.rates)
+    before = reports[reports.index(validation) - 1]
+    assert (before.step, validation.step) == (20, 20)
+    assert validation.eta >= before.eta > 0
+
+
+def test_a_finished_run_measures_again_for_another_export(store, tmp_path):
+    first = train(store, tmp_path, steps=2)
+    again = train(store, tmp_path, steps=2)
+    assert first.validation == again.validation != {}
+
+
+def test_a_log_line_without_its_end_is_not_joined_with_the_next(store, tmp_path):
+    train(store, tmp_path, steps=2, report=terminate_after(2))
+    path = tmp_path / "log.jsonl"
+    path.write_text(path.read_text().rstrip("\n"))  # as if the writer was killed before the end of the line
+    train(store, tmp_path, steps=4)
+    assert {line["step"] for line in read_log(tmp_path)} == {1, 2, 3, 4}
+
+
 def test_previews_and_exports_have_the_averaged_weights(store, tmp_path, monkeypatch):
     seen = []
 

@@ -8,10 +8,11 @@ from playloom.data.recording import save_episode
 from playloom.errors import CheckpointError, RecordingError
 from playloom.models.presets import preset
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
-from playloom.training.artifacts import load_tokenizer, save_tokenizer
+from playloom.training.artifacts import load_tokenizer, save_tokenizer, training_facts
 from playloom.training.data_source import PrepareOptions, frames_from, tokens_from
 from playloom.training.run import WorldJob, run_world
-from training_toys import TINY, episode, render, world_config
+from playloom.training.task import TrainingResult
+from training_toys import TINY, episode, render, token_store, world_config
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +112,12 @@ def test_a_tokenizer_of_other_sizes_is_refused(recordings, tokenizer, tmp_path):
     )
     with pytest.raises(CheckpointError, match="frame_height"):
         run_world(job)
+
+
+def test_a_card_names_the_processor_that_trained(tmp_path, monkeypatch):
+    """A machine with a GPU can train on its CPU."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "a GPU")
+    result = TrainingResult(1, 1.0, True, {}, tmp_path)
+    facts = training_facts(token_store(tmp_path), result, world_config(device="cpu"))
+    assert facts["hardware"].startswith("CPU, ")

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from playloom.data.dataset import FrameDataset
 from playloom.data.sampler import frame_batch
 from playloom.errors import CheckpointError, RecordingError
 from playloom.models.presets import preset
 from playloom.models.tokenizer.losses import TokenizerLossConfig
+from playloom.models.tokenizer.metrics import PSNR_CAP
 from playloom.training.artifacts import load_tokenizer
 from playloom.training.checkpoint import load_newest
 from playloom.training.task import StepContext
 from playloom.training.tokenizer import TokenizerTask, train_tokenizer
-from training_toys import TINY, frame_store, read_log, tokenizer_config
+from training_toys import HEIGHT, TINY, WIDTH, frame_store, read_log, scroll, stick_actions, tokenizer_config
 
 GAN = TokenizerLossConfig(adversarial=0.1, discriminator_width=8, discriminator_layers=1)
 
@@ -38,6 +40,23 @@ def test_it_learns_and_the_export_is_rounded(store, tmp_path):
     assert set(run.validation) == {"psnr", "ssim", "sharpness", "codes_used", "code_perplexity"}
     assert 0 < run.validation["codes_used"] <= 1
     assert (tmp_path / "previews" / "step-000000060.png").exists()
+
+
+def test_validation_pictures_of_one_colour_do_not_end_the_run(tmp_path):
+    """A loading screen of one colour can be reconstructed exactly: its PSNR is infinite, and it has no sharpness."""
+    writer = FrameDataset.create(tmp_path / "data", 24, height=HEIGHT, width=WIDTH, state_columns=())
+    for split in ("train", "validation"):
+        actions = stick_actions(12, seed=0)
+        frames = scroll(actions) if split == "train" else np.full((12, HEIGHT, WIDTH, 3), 128, np.uint8)
+        writer.append_episode(frames, actions, np.zeros((12, 0), np.float32), {"split": split})
+    writer.finish()
+    task = TokenizerTask(TINY.tokenizer, tokenizer_config(), FrameDataset.open(tmp_path / "data"))
+    with torch.no_grad():
+        for parameter in task.tokenizer.decoder.parameters():
+            parameter.zero_()  # so it gives grey pictures
+    found = task.validate()
+    assert found["psnr"] == PSNR_CAP and "sharpness" not in found
+    assert all(np.isfinite(value) for value in found.values())
 
 
 def test_the_discriminator_joins_late_and_a_resumed_gan_is_exact(store, tmp_path):
