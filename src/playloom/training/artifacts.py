@@ -76,9 +76,8 @@ def load_tokenizer(folder: Path) -> PretrainedModel:
 def load_origin(name: str) -> PretrainedModel:
     """Load the model or tokenizer of a bundled model's name, a model's folder or a run's folder."""
     folder = Path(name)
-    inner = folder / "model"
-    if (inner / "model.json").is_file():
-        folder = inner
+    if (folder / "model" / "model.json").is_file():
+        folder = folder / "model"
     elif (folder / _CONFIG).is_file():
         return load_tokenizer(folder)
     else:

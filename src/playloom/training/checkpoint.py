@@ -32,7 +32,7 @@ class Snapshot:
     tensors: dict[str, Tensor]  # weights, averages and optimiser states by flat name
 
 
-def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> Path:
+def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> None:
     """Write a checkpoint below `folder`, then delete all but the last `keep`."""
     target = folder / f"{_PREFIX}{snapshot.step:09d}"
     if target.exists():
@@ -46,7 +46,6 @@ def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> Path:
         (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     for old in _checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
-    return target
 
 
 def load_newest(folder: Path) -> Snapshot | None:

@@ -26,24 +26,17 @@ from playloom.training.task import Batch, LoopConfig
 @contextlib.contextmanager
 def stop_requests() -> Iterator[threading.Event]:
     """Yield an event that the first SIGINT or SIGTERM sets; a second one does what it did before."""
-    stop, old = threading.Event(), dict[signal.Signals, Any]()
+    stop = threading.Event()
+    with contextlib.ExitStack() as before:
 
-    def restore() -> None:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-        old.clear()
+        def request(number: int, frame: FrameType | None) -> None:
+            stop.set()
+            before.close()
 
-    def request(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        restore()
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            old[number] = signal.signal(number, request)
-    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before.callback(signal.signal, number, signal.signal(number, request))
         yield stop
-    finally:
-        restore()
 
 
 def make_fabric(config: LoopConfig) -> Any:
@@ -99,19 +92,8 @@ def shard_like(tensor: Tensor, target: Tensor) -> Tensor:
     return distribute_tensor(tensor, target.device_mesh, target.placements, src_data_rank=None)
 
 
-def unshard(modules: Iterable[nn.Module]) -> None:
-    """Gather whole weights in every process, until `reshard`; all processes must call it."""
-    for part in _sharded_parts(modules):
-        part.unshard()
-
-
-def reshard(modules: Iterable[nn.Module]) -> None:
-    """Drop gathered weights. Needed after a forward pass without a backward one: its root stays gathered."""
-    for part in _sharded_parts(modules):
-        part.reshard()
-
-
-def _sharded_parts(modules: Iterable[nn.Module]) -> list[Any]:
+def sharded_parts(modules: Iterable[nn.Module]) -> list[Any]:
+    """Return the parts with sharded weights: all processes must call `unshard` of each together."""
     from torch.distributed.fsdp import FSDPModule
 
     return [part for module in modules for part in module.modules() if isinstance(part, FSDPModule)]

@@ -134,9 +134,8 @@ class HeadsTask:
         self, model: WorldModel, config: HeadsTrainingConfig, store: TokenDataset, features_RF: NDArray[np.float16]
     ) -> None:
         """Choose the heads by the labels of the data; they start as the best constant prediction."""
-        states = config.states
-        if states is None:
-            states = tuple(name for name in ("health",) if name in store.state_columns)
+        default = ("health",) if "health" in store.state_columns else ()
+        states = default if config.states is None else config.states
         self.labels, self._features_RF = step_labels(store, states), features_RF
         train, self._validation = (self._rows(store, split) for split in ("train", "validation"))
         if not len(train):

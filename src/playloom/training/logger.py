@@ -9,6 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,11 @@ class RunLogger:
         self._path = folder / "log.jsonl"
         self._drop_after(resumed_step)
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = _tensorboard(folder / "tensorboard", resumed_step)
+        self._board: Any = None
+        with suppress(ImportError):  # TensorBoard is not installed
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1)
 
     def write(self, report: LoopProgress) -> None:
         """Write one report."""
@@ -81,10 +86,9 @@ class RunLogger:
         self._file.write(json.dumps({**line, **{f"{k}/s": round(v, 1) for k, v in report.rates.items()}}) + "\n")
         self._file.flush()
         if self._board is not None:
-            for name, value in {**report.metrics, "lr": report.learning_rate}.items():
+            rates = {f"rate/{name}": value for name, value in report.rates.items()}
+            for name, value in {**report.metrics, "lr": report.learning_rate, **rates}.items():
                 self._board.add_scalar(name, value, report.step)
-            for name, value in report.rates.items():
-                self._board.add_scalar(f"rate/{name}", value, report.step)
 
     def preview(self, step: int, strip_HWC: NDArray[np.uint8]) -> None:
         """Save a picture strip, uint8 [H, W, 3], as `previews/step-....png`."""
@@ -106,22 +110,9 @@ class RunLogger:
             temporary.write_text("".join(f"{line}\n" for line in lines if _step(line) <= step), encoding="utf-8")
 
 
-def strip(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Join rows of pictures, each uint8 [N, H, W, 3], to one picture, uint8 [R H, N W, 3]."""
-    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
-
-
 def _step(line: str) -> float:
     """The step of a log line; infinite for a truncated line, which lies beyond every checkpoint."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError):
         return float("inf")
-
-
-def _tensorboard(folder: Path, resumed_step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder), purge_step=resumed_step + 1)

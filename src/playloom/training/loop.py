@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from threading import Event
@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from playloom.errors import CheckpointError, PlayloomError
 from playloom.training.checkpoint import Snapshot, differences, load_newest, save_snapshot
-from playloom.training.distributed import make_fabric, read_ahead, reshard, stop_requests, unshard, whole
+from playloom.training.distributed import make_fabric, read_ahead, sharded_parts, stop_requests, whole
 from playloom.training.logger import LoopProgress, Meter, RunLogger
 from playloom.training.optim import (
     AveragedWeights,
@@ -83,7 +84,8 @@ class Loop:
     def export(self, save: Callable[[], object]) -> None:
         """Call `save` in the first process, with averaged weights and in eval mode; the other processes wait."""
         with self._averaged():
-            unshard(self.task.modules.values())
+            for part in sharded_parts(self.task.modules.values()):
+                part.unshard()
             if self.fabric.is_global_zero:
                 save()
         self.fabric.barrier()
@@ -101,7 +103,9 @@ class Loop:
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            stack.callback(reshard, self.task.modules.values())
+            # A forward pass without a backward one leaves the root's weights gathered.
+            for part in sharded_parts(self.task.modules.values()):
+                stack.callback(part.reshard)
             for name, module in self.task.modules.items():
                 if name in self._averages:
                     stack.enter_context(self._averages[name].applied())
@@ -137,17 +141,14 @@ class Loop:
 
     def _save(self) -> None:
         if self._saved_step != self.step and (self.fabric.is_global_zero or self._sharded):
-            sections: dict[str, Mapping[str, Tensor]] = {}
+            tensors: dict[str, Tensor] = {}
             for name, module in self.task.modules.items():
-                sections[f"model.{name}"] = module_tensors(module)
-                sections[f"optimiser.{name}"] = optimiser_tensors(module, self._optimisers[name].optimizer)
+                parts = {"model": module_tensors(module)}
+                parts["optimiser"] = optimiser_tensors(module, self._optimisers[name].optimizer)
                 if name in self._averages:
-                    sections[f"average.{name}"] = self._averages[name].tensors
-            tensors = {
-                f"{section}:{name}": whole(tensor).cpu()
-                for section, part in sections.items()
-                for name, tensor in part.items()
-            }
+                    parts["average"] = self._averages[name].tensors
+                for part, named in parts.items():
+                    tensors |= {f"{part}.{name}:{key}": whole(tensor).cpu() for key, tensor in named.items()}
             if self.fabric.is_global_zero:
                 snapshot = Snapshot(self.step, self._seen, self._now, self._flops, self._run_config(), tensors)
                 save_snapshot(self.folder / "checkpoints", snapshot, self.config.keep)
@@ -183,9 +184,12 @@ class Loop:
         torch.manual_seed(int(np.random.SeedSequence([*seed, self.fabric.global_rank]).generate_state(1)[0]))
         context = StepContext(self.step, self.done, np.random.default_rng(seed))
         touched: set[str] = set()
+        # Counting needs other kernels, which round differently: so always on a run's first step, and never later.
+        counter = FlopCounterMode(display=False) if self.step == 0 else None
         with contextlib.ExitStack() as stack:
-            # Counting needs other kernels, which round differently: so always on a run's first step, and never later.
-            counter = _flop_counter(stack) if self.step == 0 else None
+            if counter is not None:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code hides its operations
+                stack.enter_context(counter)
             for number in range(self.config.accumulate):
                 touched |= self._backward(next(batches), context, meter, last=number == self.config.accumulate - 1)
         if counter is not None:
@@ -220,8 +224,7 @@ class Loop:
 
     def _tick(self, stop: Event) -> bool:
         limit = self.config.max_minutes
-        spent = time.monotonic() - self._started
-        stopping = stop.is_set() or (limit is not None and spent >= 60 * limit)
+        stopping = stop.is_set() or (limit is not None and time.monotonic() - self._started >= 60 * limit)
         now = torch.tensor([self.elapsed, float(stopping)], dtype=torch.float64)
         if self.fabric.world_size > 1:
             now = self.fabric.broadcast(now)
@@ -274,11 +277,3 @@ class Loop:
             if picture is not None and self._logger is not None:
                 self._logger.preview(self.step, picture)
         self.fabric.barrier()
-
-
-def _flop_counter(stack: contextlib.ExitStack) -> Any:
-    """Counter that watches every operation until the stack unwinds; compiled code would hide them."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    stack.enter_context(torch.compiler.set_stance("force_eager"))
-    return stack.enter_context(FlopCounterMode(display=False))

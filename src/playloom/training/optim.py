@@ -49,13 +49,9 @@ class MuonAdamW(AdamW):
         parameter.add_(shard_like(step, parameter), alpha=-group["lr"])
 
 
-_NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
-"""Coefficients of the quintic iteration (Jordan et al. 2024): singular values end near 1."""
-
-
 def orthogonalize(matrix: Tensor, dtype: torch.dtype = torch.float32, iterations: int = 5) -> Tensor:
     """Return the nearest semi-orthogonal matrix, approximately, by Newton-Schulz iterations in `dtype`."""
-    first, third, fifth = _NEWTON_SCHULZ
+    first, third, fifth = 3.4445, -4.7750, 2.0315  # of Jordan et al. 2024: singular values end near 1
     wide = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
     x = (wide / wide.norm().clamp_min(1e-7)).to(dtype)
     for _ in range(iterations):

@@ -6,10 +6,9 @@ the machine's published rate times an assumed utilisation.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -44,8 +43,7 @@ RESERVED = 2e9
 """Bytes assumed for the device's context and the allocator's gaps."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepCost:
+class StepCost(NamedTuple):
     """Cost of one training step on one device."""
 
     operations: float  # floating point operations of a window, forward and backward
@@ -81,15 +79,9 @@ def step_cost(model: ModelConfig, config: WorldConfig) -> StepCost:
     layers, period = model.transformer.layers, model.transformer.global_every
     if layers <= 2 * period:
         return _count(model, config)
-    one, two = (_count(_with_layers(model, count), config) for count in (period, 2 * period))
-    pairs = zip(dataclasses.astuple(one), dataclasses.astuple(two), strict=True)
-    names = [field.name for field in dataclasses.fields(StepCost)]
-    values = (first + (second - first) * (layers - period) / period for first, second in pairs)
-    return StepCost(**dict(zip(names, values, strict=True)))
-
-
-def _with_layers(model: ModelConfig, layers: int) -> ModelConfig:
-    return dataclasses.replace(model, transformer=dataclasses.replace(model.transformer, layers=layers))
+    depths = (replace(model, transformer=replace(model.transformer, layers=count)) for count in (period, 2 * period))
+    pairs = zip(*(_count(shallow, config) for shallow in depths), strict=True)
+    return StepCost(*(first + (second - first) * (layers - period) / period for first, second in pairs))
 
 
 def _count(model: ModelConfig, config: WorldConfig) -> StepCost:

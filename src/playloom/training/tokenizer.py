@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -24,7 +25,6 @@ from playloom.models.tokenizer.quantizer import codebook_use
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, to_pixels
 from playloom.training.artifacts import PretrainedModel, save_tokenizer, training_facts
 from playloom.training.distributed import dist_info
-from playloom.training.logger import strip
 from playloom.training.loop import Loop, Report
 from playloom.training.task import Batch, LoopConfig, ModuleLoss, StepContext, TrainingResult
 
@@ -193,7 +193,8 @@ class TokenizerTask:
         rows = np.concatenate(self._validation_batches)
         places = np.linspace(0, len(rows) - 1, min(_STRIP_WIDTH, len(rows))).astype(int)
         frames = self._gather(rows[places])["frames"]
-        return strip([frames.numpy(), self.tokenizer.decode(self.tokenizer.encode(frames)).cpu().numpy()])
+        made = self.tokenizer.decode(self.tokenizer.encode(frames)).cpu()
+        return rearrange([frames.numpy(), made.numpy()], "r n h w c -> (r h) (n w) c")
 
     def augmented(self, frames_BHWC: Tensor, random: np.random.Generator) -> Tensor:
         """Return frames with random brightness and mirroring."""

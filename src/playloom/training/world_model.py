@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -33,7 +34,6 @@ from playloom.models.world_model import build_transformer
 from playloom.provenance import stamp
 from playloom.training.artifacts import PretrainedModel
 from playloom.training.distributed import dist_info
-from playloom.training.logger import strip
 from playloom.training.task import Batch, LoopConfig, ModuleLoss, StepContext
 
 _PREVIEW_FRAMES = 6
@@ -55,12 +55,7 @@ class WorldLoss(nn.Module):
     legal_AV: Tensor
 
     def __init__(
-        self,
-        transformer: Transformer,
-        layout: StepLayout,
-        *,
-        action_weight: float,
-        first_step_image: bool,
+        self, transformer: Transformer, layout: StepLayout, *, action_weight: float, first_step_image: bool
     ) -> None:
         super().__init__()
         self.transformer, self.layout = transformer, layout
@@ -253,9 +248,8 @@ class WorldTask:
         """Yield one loss, in a decode order drawn from the step's generator."""
         row_delay = list(self._masks)[int(context.random.choice(len(self._weights), p=self._weights))]
         sampled = self._config.scheduled_sampling
-        if (
-            sampled and context.random.random() < 0.5
-        ):  # drawn once for all devices: sharded weights are gathered together
+        # Drawn once for all devices: sharded weights are gathered together.
+        if sampled and context.random.random() < 0.5:
             sampled = 0.0
         output = self._output(modules["world"], batch, row_delay, sampled)
         metrics = {name: value.detach() for name, value in output._asdict().items()}
@@ -301,7 +295,8 @@ class WorldTask:
         engine = Engine(model, row_delay=1 if self._model.rows else None)
         steps = engine.dream(prompt, mode="world", steps=_PREVIEW_FRAMES, actions_SA=actions_TA[context - 1 : -1])
         frames = [stamp(step.frame_HWC) for step in steps if step.frame_HWC is not None]
-        return strip([true_THWC[context - 1 :], np.stack([true_THWC[context - 1], *frames])])
+        generated = np.stack([true_THWC[context - 1], *frames])
+        return rearrange([true_THWC[context - 1 :], generated], "r n h w c -> (r h) (n w) c")
 
     def _output(self, module: nn.Module, batch: Batch, row_delay: int, sampled: float = 0.0) -> LossOutput:
         output: LossOutput = module(batch["codes"], batch["actions"], self._masks[row_delay], sampled)
