@@ -5,19 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from playloom.data.dataset import INDEX, FrameDataset
 from playloom.device import pick_device
 from playloom.errors import CheckpointError, ConfigError
 from playloom.json_io import read_json, write_json
-from playloom.models.config import ModelConfig
-from playloom.training.artifacts import PretrainedModel, default_name, load_tokenizer
-from playloom.training.data_source import PrepareOptions, frames_from
+from playloom.training.artifacts import default_name, load_tokenizer
+from playloom.training.data_source import frames_from
 from playloom.training.distributed import dist_info
 from playloom.training.loop import Report
-from playloom.training.run import WorldJob, check_actions, prepare_world, run_world
+from playloom.training.run import ModelJob, WorldJob, check_actions, prepare_world, run_world
 from playloom.training.task import LoopConfig, Say, TrainingResult
 from playloom.training.tokenizer import TokenizerTrainingConfig, check_frame_size, train_tokenizer
 from playloom.training.world_model import WorldConfig
@@ -33,26 +31,14 @@ _GPU_CODES = 4320  # codes of pictures in a world model's batch on a GPU
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """Inputs and outputs of a training; `ConfigError` for minutes that are not above 0."""
+class TrainingJob(ModelJob):
+    """Inputs and outputs of a training of all stages; `ConfigError` for minutes that are not above 0.
 
-    model: ModelConfig
-    """Sizes; with `start` those of its model."""
-    data: Path
-    """Recordings or a frame dataset."""
-    out: Path
-    """Folder of the run: `tokenizer/`, `tokens/` and `model/`."""
+    The alignment is checked before the tokenizer is trained.
+    """
+
     minutes: float
     """Time of all stages, over all sessions."""
-    prepare: PrepareOptions
-    start: PretrainedModel | None = None
-    """A whole model to fine-tune; None: random weights."""
-    name: str | None = None
-    """Name of the model; None: see `default_name`."""
-    controls: Mapping[str, str] = field(default_factory=dict)
-    """What controls do in the game, by control."""
-    alignment: Literal["strict", "warn", "off"] = "strict"
-    """See `WorldJob`; checked before the tokenizer is trained."""
     machine: Mapping[str, Any] = field(default_factory=dict)
     """Settings of `LoopConfig`: seed, device, threads, precision."""
 

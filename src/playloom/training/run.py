@@ -44,27 +44,34 @@ _PROMPTS, _PROMPT_SPLITS = 5, ("validation", "test", "train")  # number of a mod
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldJob:
-    """Inputs and outputs of a world model training."""
+class ModelJob:
+    """Inputs and outputs of any training that ends with a whole model."""
 
     model: ModelConfig
-    config: WorldConfig
+    """Sizes; with `start` those of its model."""
     data: Path
-    """Recordings, a frame dataset or a token dataset."""
+    """Recordings or a frame dataset; for a world model alone also a token dataset."""
     out: Path
-    """Folder of the run."""
-    tokenizer: Path | None
-    """Folder of a trained tokenizer, to tokenise and to export a whole model. With `start`: its tokenizer or one
-    fine-tuned from it; None: that of `start`."""
+    """Folder of the run: `tokens/`, `model/` and, where a tokenizer is trained too, `tokenizer/`."""
     prepare: PrepareOptions
     start: PretrainedModel | None = None
-    """A whole model of these sizes to initialise the transformer from; None: random weights."""
+    """A whole model to fine-tune; None: random weights."""
     name: str | None = None
     """Name of the exported model; None: see `default_name`."""
     controls: Mapping[str, str] = field(default_factory=dict)
     """What controls do in the game, by control."""
     alignment: Literal["strict", "warn", "off"] = "strict"
     """`strict`: misaligned data ends the run; `warn`: only report; `off`: no check."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldJob(ModelJob):
+    """Inputs and outputs of a world model training."""
+
+    config: WorldConfig
+    tokenizer: Path | None
+    """Folder of a trained tokenizer, to tokenise and to export a whole model. With `start`: its tokenizer or one
+    fine-tuned from it; None: that of `start`."""
 
 
 def run_world(job: WorldJob, *, report: Report | None = None, say: Say = print) -> TrainingResult:
