@@ -42,15 +42,15 @@ def stop_requests() -> Iterator[threading.Event]:
 def make_fabric(config: LoopConfig) -> Any:
     """Return a launched fabric: one device, or one per process under torchrun."""
     lightning_fabric = import_extra("lightning_fabric", "train")
-    kind = torch.device(pick_device(config.device)).type
-    if kind == "cpu":
+    device, devices = torch.device(pick_device(config.device)), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device.type == "cpu":
         set_threads(config.threads)
         keep_freed_memory()
     else:
         torch.set_float32_matmul_precision("high")
     precision = config.precision
     if precision == "auto":
-        precision = "32-true" if kind == "cpu" else "bf16-mixed"
+        precision = "32-true" if device.type == "cpu" else "bf16-mixed"
     strategy: Any = "auto"
     if dist_info()[1] > 1:
         strategy = "ddp"
@@ -59,8 +59,8 @@ def make_fabric(config: LoopConfig) -> Any:
 
             strategy = ModelParallelStrategy(_shard, data_parallel_size=dist_info()[1], tensor_parallel_size=1)
     fabric = lightning_fabric.Fabric(
-        accelerator=kind,
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        accelerator=device.type,
+        devices=[device.index] if device.type == "cuda" and device.index is not None and devices == 1 else devices,
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
         strategy=strategy,
         precision=precision,

@@ -131,7 +131,7 @@ class LoopConfig:
     keep: int = 2
     """Number of checkpoints kept."""
     device: str = "auto"
-    """`auto`, `cpu` or `cuda`; under torchrun one device per process."""
+    """`auto`, `cpu`, `cuda` or `cuda:N`; under torchrun one device per process."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """`auto`: bf16-mixed on a GPU, else 32-true."""
     threads: int | None = None

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from playloom.errors import CheckpointError, PlayloomError, RecordingError
 from playloom.models.presets import preset
 from playloom.training.checkpoint import load_newest
+from playloom.training.distributed import make_fabric
 from playloom.training.loop import Loop
 from playloom.training.optim import AveragedWeights, make_optimiser, orthogonalize
 from playloom.training.task import LoopConfig, StepContext
@@ -186,6 +188,17 @@ def test_a_log_line_without_its_end_is_not_joined_with_the_next(store, tmp_path)
     path.write_text(path.read_text().rstrip("\n"))  # as if the writer was killed before the end of the line
     train(store, tmp_path, steps=4)
     assert {line["step"] for line in read_log(tmp_path)} == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(("name", "devices"), [("cuda:1", [1]), ("cuda", 1), ("cpu", 1)])
+def test_a_run_takes_the_device_it_is_given(name, devices, monkeypatch):
+    fabric = MagicMock()
+    monkeypatch.setattr("playloom.training.distributed.import_extra", lambda *_: fabric)
+    monkeypatch.setattr("playloom.training.distributed.pick_device", lambda device: device)
+    monkeypatch.setattr("torch.set_float32_matmul_precision", lambda _: None)
+    make_fabric(LoopConfig(steps=1, device=name))
+    options = fabric.Fabric.call_args.kwargs
+    assert (options["accelerator"], options["devices"]) == (name.partition(":")[0], devices)
 
 
 def test_previews_and_exports_have_the_averaged_weights(store, tmp_path, monkeypatch):
