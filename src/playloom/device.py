@@ -124,11 +124,9 @@ def keep_freed_memory() -> None:
     """
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        for option, size in ((_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**31 - 1)):  # the largest it accepts
-            libc.mallopt(option, size)
-
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+        mmap_threshold, trim_threshold = -3, -1  # of malloc.h
+        libc.mallopt(mmap_threshold, 2**25)
+        libc.mallopt(trim_threshold, 2**31 - 1)  # the largest it accepts
 
 
 def machine(device: torch.device | str) -> dict[str, Any]:

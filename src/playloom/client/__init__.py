@@ -83,7 +83,6 @@ class CallJob:
     steps: int = 10
     """Number of steps, with those received earlier."""
     endpoint: str = DEFAULT_ENDPOINT
-    """Address."""
     key: Key | None = field(default=None, repr=False)
     """API key; None: none is sent."""
     out: Path | str = Path("out/call")
@@ -140,7 +139,6 @@ class CallReport:
     """Result of a call."""
 
     folder: Path
-    """Output folder."""
     files: tuple[str, ...]
     """Animations and table, as names inside the folder."""
     steps: int
@@ -180,9 +178,7 @@ class _Folder:
         With `resume` the start may be None, or must be the stored one; without a call in `out` one begins there.
         """
         self._job = job
-        self._enlarge: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = enlarge
-        if job.upscale == "realesrgan":
-            self._enlarge = RealESRGAN()
+        self._enlarge = RealESRGAN() if job.upscale == "realesrgan" else enlarge
         self.steps: list[_Step] = []
         stored = Path(job.out).absolute() / _START_FILE
         if job.resume and stored.exists():
@@ -208,7 +204,6 @@ class _Folder:
         return {**self.start, "input_data": {**inner, "context": [*inner["context"], *later][-most:]}}
 
     def add(self, step: _Step, data: bytes, picture: Picture) -> None:
-        """Write the next step, its picture file, and its enlarged picture."""
         if not self.steps:
             self._write(_START_FILE, json.dumps(self.start).encode())
         self._write(step.file, data)

@@ -110,7 +110,7 @@ def clip_encoder(name: str, threads: int | None = None) -> tuple[TokenizerConfig
     origin = load_origin(name)
     sizes = origin.tokenizer.config
     load = partial(load_encode, name, threads)
-    return sizes, ClipEncoder(load=load, slots=sizes.grid_height * sizes.grid_width, fingerprint=origin.name)
+    return sizes, ClipEncoder(load=load, slots=sizes.image_slots, fingerprint=origin.name)
 
 
 def save_model_like(folder: Path, model: WorldModel, source: PretrainedModel) -> None:

@@ -133,10 +133,9 @@ class AveragedWeights:
         self.decay = decay
         self._live = module_tensors(module)
         self.tensors = {name: tensor.detach().clone() for name, tensor in self._live.items()}
-        names = [name for name, tensor in self._live.items() if isinstance(tensor, nn.Parameter)]
-        self._averaged = [self.tensors[name] for name in names]
-        self._sources = [self._live[name].detach() for name in names]
-        self._copied = [name for name in self._live if name not in names]
+        sources = {name: tensor.detach() for name, tensor in self._live.items() if isinstance(tensor, nn.Parameter)}
+        self._sources, self._averaged = [*sources.values()], [self.tensors[name] for name in sources]
+        self._copied = self._live.keys() - sources
 
     @torch.no_grad()
     def update(self, step: int) -> None:

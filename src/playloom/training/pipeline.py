@@ -53,11 +53,8 @@ class TrainingJob(ModelJob):
 
     def tokenizer_config(self) -> TokenizerTrainingConfig:
         """Return the tokenizer's settings: those of the arena's recipes, half the rate for fine-tuning."""
-        loop: dict[str, Any] = {
-            "learning_rate": 0.001 if self.start is None else 0.0005,
-            "beta2": 0.99,
-            "weight_decay": 0.01,
-        }
+        rate = 0.001 if self.start is None else 0.0005
+        loop: dict[str, Any] = {"learning_rate": rate, "beta2": 0.99, "weight_decay": 0.01}
         loop |= {"batch": 32, "warmup_steps": 200} if self._gpu else {"batch": 4, "warmup_steps": 100}
         minutes = self.minutes * TOKENIZER_SHARE
         return TokenizerTrainingConfig(loop=LoopConfig(minutes=minutes, **loop, **self.machine))
