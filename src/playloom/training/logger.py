@@ -71,9 +71,13 @@ class RunLogger:
     def __init__(self, folder: Path, resumed_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._path = folder / "log.jsonl"
-        self._drop_after(resumed_step)
-        self._file = self._path.open("a", encoding="utf-8")
+        path = folder / "log.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            with atomic_write(path) as temporary:
+                kept = "".join(f"{line}\n" for line in lines if _step(line) <= resumed_step)
+                temporary.write_text(kept, encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
         self._board: Any = None
         with suppress(ImportError):  # TensorBoard is not installed
             from torch.utils.tensorboard import SummaryWriter
@@ -101,13 +105,6 @@ class RunLogger:
         self._file.close()
         if self._board is not None:
             self._board.close()
-
-    def _drop_after(self, step: int) -> None:
-        if not self._path.exists():
-            return
-        lines = self._path.read_text(encoding="utf-8").splitlines()
-        with atomic_write(self._path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines if _step(line) <= step), encoding="utf-8")
 
 
 def _step(line: str) -> float:
