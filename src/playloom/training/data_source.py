@@ -50,7 +50,7 @@ def frames_from(data: Path, cache: Path, options: PrepareOptions) -> FrameDatase
     paths = _episodes(data)
     if (cache / INDEX).exists():
         store = FrameDataset.open(cache)
-        if len(store.spans) == len(paths):
+        if sorted(span.length for span in store.spans) == sorted(load_meta(path).steps for path in paths):
             return store
     _require_one_process(cache)
     return build_frame_store(cache, paths, options.render, workers=options.workers, progress=options.progress)

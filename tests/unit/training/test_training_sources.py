@@ -114,6 +114,15 @@ def test_a_tokenizer_of_other_sizes_is_refused(recordings, tokenizer, tmp_path):
         run_world(job)
 
 
+def test_other_recordings_are_rendered_again(tmp_path):
+    """As many other episodes gave the pictures of the earlier ones."""
+    options = PrepareOptions(render=render)
+    for name, steps in (("few", 12), ("more", 20)):
+        for seed in range(2):
+            save_episode(tmp_path / name, episode(seed, steps))
+        assert len(frames_from(tmp_path / name, tmp_path / "frames", options)) == 2 * steps
+
+
 def test_a_card_names_the_processor_that_trained(tmp_path, monkeypatch):
     """A machine with a GPU can train on its CPU."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
