@@ -33,9 +33,11 @@ class Manifest:
     """Origin of a picture. All but the first four fields may be unknown."""
 
     model: str
+    """Name of the model."""
     weights: str
     """Fingerprint of the weights (hex)."""
     seed: int
+    """Seed of the request."""
     mode: str
     """`world`, `policy` or `full`: frames, actions or both were generated."""
     sampling: Mapping[str, float | int | str | None] = field(default_factory=dict)
@@ -59,7 +61,9 @@ class Manifest:
     note: str = "generated"
     """Description for readers of the metadata."""
     generator: str = "playloom"
+    """Program."""
     version: str = playloom.__version__
+    """Version of the program."""
 
     def at_step(self, step: int) -> Manifest:
         """Return the manifest of one generated step, counted from 1."""

@@ -83,6 +83,7 @@ class CallJob:
     steps: int = 10
     """Number of steps, with those received earlier."""
     endpoint: str = DEFAULT_ENDPOINT
+    """Address of the endpoint."""
     key: Key | None = field(default=None, repr=False)
     """API key; None: none is sent."""
     out: Path | str = Path("out/call")
@@ -139,6 +140,7 @@ class CallReport:
     """Result of a call."""
 
     folder: Path
+    """Output folder."""
     files: tuple[str, ...]
     """Animations and table, as names inside the folder."""
     steps: int
