@@ -147,6 +147,8 @@ def as_script(actions: Action | Iterable[Action], schema: Schema | None = None) 
 
 def _words(action: NamedAction) -> str:
     if isinstance(action, str):
+        if not action.strip():
+            raise ActionError("an action is empty; write rest for no input")
         return action
     if isinstance(action, ControllerState):
         action = {c.name: value for c in CONTROLS if (value := getattr(action, c.name))}

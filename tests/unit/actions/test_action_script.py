@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from playloom.actions.codec import REST_VALUES, SLOT_SIZES, decode_values
 from playloom.actions.controller import CONTROLS
-from playloom.actions.script import action_values, describe, parse_script, to_script
+from playloom.actions.script import action_values, as_script, describe, parse_script, to_script
 from playloom.errors import ActionError
 
 NAMES = [control.name for control in CONTROLS]
@@ -145,3 +145,9 @@ def test_inputs_by_name_are_held_or_not(yes, no):
     assert np.array_equal(action_values(action), expected)
     with pytest.raises(ActionError, match="right_stick_x needs a value"):
         action_values({"right_stick_x": yes})
+
+
+def test_an_empty_action_of_a_list_is_an_error_not_one_step_less():
+    with pytest.raises(ActionError, match="empty"):
+        as_script(["forward", "", "fire"])
+    assert len(parse_script(as_script(["forward", {}, "fire"])).values_SA) == 3
