@@ -51,7 +51,7 @@ class EvaluationSettings:
     """Steps of the short rollouts."""
     collapse_step: int = 50
     """Step at which sharpness is compared."""
-    control_segments: int = 24
+    control_segments: int = 48
     """Segments from which every input is held."""
     control_steps: int = 5
     """Steps an input is held."""
@@ -71,9 +71,9 @@ class EvaluationSettings:
     """Long dreams; 0: none."""
     drift_steps: int = 500
     """Steps of a long dream."""
-    revisit_segments: int = 8
+    revisit_segments: int = 16
     """Segments from which the camera turns away and back; 0: none."""
-    persistency_segments: int = 12
+    persistency_segments: int = 24
     """Segments with an object pasted into the prompt; 0: none."""
     persistency_steps: int = 10
     """Generated steps in which the object is searched for."""
