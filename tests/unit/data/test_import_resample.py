@@ -184,3 +184,15 @@ def test_names_of_recorders_become_one():
     wanted = ["space", "left_shift", "w", "w", "w", "1", "mouse_left", "w", "trigger_rt", "a", "left_shift"]
     assert [control_name(name) for name in names] == wanted
     assert [virtual_key(code) for code in (0x57, 0x31, 0xA0, 0x70, 0xFF)] == ["w", "1", "left_shift", "f1", "vk_255"]
+
+
+def test_two_keys_never_have_one_name_and_both_sides_of_modifiers_are_known():
+    """X11 says Control_L, so a held left control was never stored; a mapping's vk_33 never matched that of a log."""
+    assert [control_name(name) for name in ("Control_L", "Control_R", "Shift_L", "ISO_Level3_Shift")] == [
+        "left_control",
+        "right_control",
+        "left_shift",
+        "right_alt",
+    ]
+    assert all(control_name(virtual_key(code)) == virtual_key(code) for code in range(10, 256))
+    assert len({control_name(key) for key in ("-", ".", ":", "'.'", ",", ";")}) == 5

@@ -271,9 +271,7 @@ class _Build:
                 except StorageError:
                     raise
                 except PlayloomError as error:
-                    self._skip(plan.recording, error)
-                    name = self.name(plan.recording)
-                    row = max([row, *(span.rows.stop for span in writer.spans if span.meta["take"] == name)])
+                    self._skip(plan.recording, error)  # the next one takes the rows of its clips
             decoded.close()
         if not row:
             raise RecordingError(f"no recording of {self.place} can be used: {self.skipped[-1]}")

@@ -49,7 +49,8 @@ def reading(place: Path | str) -> Iterator[None]:
 def video_times(path: Path, *, start: float | None = None) -> NDArray[np.float64]:
     """Return the sorted times of the pictures that `video_pictures` gives, in seconds, without decoding them."""
     with _opened(path) as (container, stream):
-        pts = [packet.pts for packet in container.demux(stream) if packet.pts is not None and packet.size]
+        packets = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
+        pts = [packet.pts for packet in packets if packet.pts is not None]
         times_F = np.sort(np.array(pts, np.float64)) * float(stream.time_base)
     if not len(times_F):
         raise RecordingError(f"{path} holds no picture; record it again")

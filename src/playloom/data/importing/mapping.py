@@ -45,10 +45,11 @@ _PERCENTILE = 99
 _SAME = {
     "left_shift": "shift lshift shift_l shiftleft leftshift lshiftkey",
     "right_shift": "rshift shift_r shiftright rightshift rshiftkey",
-    "left_control": "ctrl control lctrl lcontrol ctrl_l controlleft leftcontrol leftctrl left_ctrl lcontrolkey",
-    "right_control": "rctrl rcontrol ctrl_r controlright rightcontrol rightctrl right_ctrl rcontrolkey",
+    "left_control": "ctrl control lctrl lcontrol ctrl_l control_l controlleft leftcontrol leftctrl left_ctrl "
+    "lcontrolkey",
+    "right_control": "rctrl rcontrol ctrl_r control_r controlright rightcontrol rightctrl right_ctrl rcontrolkey",
     "left_alt": "alt lalt alt_l altleft leftalt lmenu",
-    "right_alt": "ralt alt_r altright rightalt altgr alt_gr rmenu",
+    "right_alt": "ralt alt_r altright rightalt altgr alt_gr iso_level3_shift rmenu",
     "space": "spacebar space_bar",
     "enter": "return",
     "escape": "esc",
@@ -65,7 +66,7 @@ _SAME = {
     "mouse_dy": "dy mousedy delta_y",
 }
 _ALIASES = {alias: name for name, aliases in _SAME.items() for alias in aliases.split()}
-_PREFIX = re.compile(r"^(key_keyboard_|keyboard_|key_|vk_)(?=.)")
+_PREFIX = re.compile(r"^(key_keyboard_|keyboard_|key_|vk_(?!\d\d))(?=.)")  # `vk_33` is a name, see `virtual_key`
 _CODE = re.compile(r"^(?:key|digit)([a-z0-9])$")  # the browser's KeyW and Digit1
 
 _VIRTUAL_KEYS = {
@@ -180,8 +181,8 @@ def control_name(text: str) -> str:
     """Return the one spelling of a control's name; an unknown name in lower case with underscores."""
     if text == " ":
         return "space"
-    name = re.sub(r"[\s.:\-]+", "_", text.strip().strip("'\"").lower())
-    name = _PREFIX.sub("", name)
+    name = text.strip().strip("'\"").lower()
+    name = _PREFIX.sub("", re.sub(r"[\s.:\-]+", "_", name)) if len(name) > 1 else name
     code = _CODE.match(name)
     return code[1] if code else _ALIASES.get(name, name)
 

@@ -100,14 +100,18 @@ class VideoLog(Recording):
         if held:
             cells |= {column: STATE + name for column in self._columns if (name := _state(column))}
         (unit, zero, _), before, interval = self._clock, -math.inf, STEP
+        away = {PAUSED: 0.0, "focus": 0.0}
         for number, row in table_rows(self.log):
             time = (self._cell(number, row, self._time_column) - zero) * unit
             if held and time - before > MAX_GAP:
-                yield from ((before + interval, PAUSED, 1), (time, PAUSED, 0))
+                yield from ((before + interval, PAUSED, 1), (time, PAUSED, max(away.values())))
             elif held:
                 interval = time - before
             before = time
             for name, value in self._values(number, row, cells, wanted):
+                if name in away:
+                    away[name] = value
+                    name, value = PAUSED, max(away.values())
                 yield time, name, value
                 if name.startswith("wheel_"):
                     yield time, name, 0
@@ -171,14 +175,15 @@ class VideoLog(Recording):
             if self._control_column == "button" or "mouse" in str(row.get("device", "")).lower():
                 name = control_name(f"mouse_{name}") if f"mouse_{name}" in wanted else name
             column = next((name for name in _VALUE_COLUMNS if row.get(name) not in (None, "")), None)
-            if column is None:
-                raise RecordingError(f"{self.log} row {number} has no value: expected a column value, down or event")
             if name in wanted or name == "focus":
+                if column is None:
+                    where = f"{self.log} row {number}"
+                    raise RecordingError(f"{where} has no value: expected a column value, down or event")
                 named = {column: name, **named}
         for column, name in named.items():
             value = self._cell(number, row, column)
             if name == "focus":
-                yield PAUSED, 1.0 - value
+                yield name, 1.0 - value
             elif name == "wbuttons":
                 yield from ((button, float(bool(int(value) & bit))) for bit, button in _XINPUT_BUTTONS.items())
             elif name in _XINPUT:
