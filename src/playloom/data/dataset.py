@@ -299,7 +299,7 @@ def _read(folder: Path, kind: str | None = None) -> tuple[dict[str, Any], NDArra
         path = folder / f"{name}.npy"
         try:
             columns[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise RecordingError(f"{path} cannot be read ({error}); prepare the dataset again") from error
     try:
         if kind == "tokens" and "tokenizer" not in index:

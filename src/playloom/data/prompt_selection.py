@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -62,9 +63,9 @@ def select_prompts(
         alive = [(span, part) for span in spans for part in alive_spans([span], store.column("dead"))]
     if not set(_STATES) <= set(store.state_columns):
         return _by_pictures(store, alive, count, context)
-    candidates = [found for span, part in alive for found in _candidates(store, span, part)]
+    candidates = [found for span, part in alive for found in _candidates(store, span, part, context)]
     if not candidates:
-        steps = CONTEXT_STEPS + FOLLOWING_STEPS
+        steps = context + FOLLOWING_STEPS
         raise RecordingError(f"no {steps} steps without a death in {len(spans)} episodes; record longer ones")
     candidates.sort(key=lambda found: -found.score)
     # Pictures are expensive to check, so only those of the best; their most frequent fault is a close wall.
@@ -80,9 +81,10 @@ def save_chosen(
     for prompt in chosen:
         meta = prompt.meta
         words = (meta.get("variant") or re.sub(r"\W+", "_", name), meta.get("style"))
-        base = "-".join(str(word) for word in words if word)
-        taken = sum(path.stem.rstrip("0123456789-") == base for path in paths)
-        file = f"{base}-{taken + 1}" if taken else base
+        base = re.sub(r"[^\w-]+", "_", "-".join(str(word) for word in words if word))  # of `module:function` too
+        numbered = (f"{base}-{number}" for number in itertools.count(2))
+        taken = {path.stem for path in paths}
+        file = next(stem for stem in itertools.chain([base], numbered) if stem not in taken)
         facts = {key: meta[key] for key in ("game", "variant", "mode", "style", "seed", "split") if key in meta}
         facts |= {"step": prompt.start - prompt.span.start, "context_steps": prompt.context}
         path = folder / f"{file}.npz"
@@ -98,8 +100,8 @@ def colour_bits(frame_HWC: NDArray[np.uint8]) -> float:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def _candidates(store: FrameDataset, span: EpisodeSlice, alive: EpisodeSlice) -> list[PromptCandidate]:
-    steps, found = CONTEXT_STEPS + FOLLOWING_STEPS, []
+def _candidates(store: FrameDataset, span: EpisodeSlice, alive: EpisodeSlice, context: int) -> list[PromptCandidate]:
+    steps, found = context + FOLLOWING_STEPS, []
     x, y, yaw, health, frags = (np.diff(store.column(n)[alive.rows]) for n in ("x", "y", "yaw", "health", "frags"))
     walked, turned, fought = np.hypot(x, y), np.abs((yaw + 180) % 360 - 180), (health < 0) | (frags > 0)
     for first in range(0, alive.length - steps + 1, _STRIDE):
@@ -107,8 +109,8 @@ def _candidates(store: FrameDataset, span: EpisodeSlice, alive: EpisodeSlice) ->
         if walked[inside].max() <= _JUMP:
             walks, turns = (float(x[inside].sum()) / full for x, full in ((walked, _WALK), (turned, _TURN)))
             score = min(walks, 1.0) + min(turns, 1.0) + float(fought[inside].any())
-            start = alive.start + first
-            found.append(PromptCandidate(start=start, length=steps, meta=span.meta, span=span, score=score))
+            place = {"start": alive.start + first, "length": steps, "meta": span.meta, "span": span}
+            found.append(PromptCandidate(**place, score=score, context=context))
     return found
 
 

@@ -160,7 +160,7 @@ def check_prompt(spec: str | Path, model: Path | None = None) -> Path:
         )
     path = Path(spec)
     with suppress(OSError):  # the text may be longer than a file's name can be
-        for candidate in (path, path.parent / f"{path.name}.json"):
+        for candidate in (path, path.parent / f"{path.name}.npz"):
             if candidate.exists():
                 return candidate
         if path.name.isdecimal() and (path.parent / INDEX).is_file():

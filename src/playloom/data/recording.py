@@ -212,7 +212,7 @@ def tokenise_store(
                 actions, states = mirror_values(actions), states * signs_S
             frames_THWC = frames.frames_FHWC[span.rows]
             tokens = _encode_all(encode, frames_THWC[:, :, ::-1] if flip else frames_THWC, batch, device)
-            writer.append_episode(tokens, actions, states, meta)
+            writer.append_episode(tokens, actions, states, meta, start=start)
             if progress is not None:
                 progress(writer.done, writer.total)
         start += span.length

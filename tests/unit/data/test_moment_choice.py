@@ -1,6 +1,7 @@
 """Good moments: somebody alive and on the move with something to see, whole and from different episodes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,16 @@ def test_chosen_moments_are_kept_exactly_and_named(tmp_path):
     assert meta["context_steps"] == CONTEXT_STEPS and meta["seed"] == chosen[0].span.meta["seed"]
 
 
+def test_the_context_is_that_of_the_model_and_a_policy_gives_a_file_name(tmp_path):
+    store = store_of(tmp_path / "store", episode(walk=[(0, 160)]))
+    (found,) = select_prompts(store, store.spans, count=1, context=40)
+    assert (found.length, found.context) == (90, 40)
+    found = replace(found, meta={**found.meta, "style": "my_policies:drive"})
+    (path,) = save_chosen(store, [found], tmp_path / "prompts")
+    assert path.name == "plaza-my_policies_drive.npz"  # Windows allows no colon
+    assert json.loads(path.with_suffix(".json").read_text())["context_steps"] == 40
+
+
 def test_too_short_a_life_is_said(tmp_path):
     store = store_of(tmp_path, episode(dead=[(30, 40), (70, 80), (110, 120), (150, 160)]))
     with pytest.raises(RecordingError, match=f"no {LONG} steps without a death"):
@@ -124,8 +135,8 @@ def test_without_states_motion_input_and_view_decide_and_pictures_differ(tmp_pat
     first, second = (found.start for found in chosen)
     assert 100 <= first <= 140 and first + LONG <= second <= 240, "none at the wall, and none overlaps another"
     assert select_prompts(store, store.spans, count=5) == chosen
-    paths = save_chosen(store, chosen[:2], tmp_path / "prompts", name="my game")
-    assert [path.name for path in paths] == ["my_game.npz", "my_game-2.npz"]
+    paths = save_chosen(store, [*chosen[:2], chosen[0]], tmp_path / "prompts", name="my game-v3")
+    assert [path.name for path in paths] == ["my_game_v3.npz", "my_game_v3-2.npz", "my_game_v3-3.npz"]
 
 
 def test_episodes_shorter_than_a_whole_prompt_still_give_some(tmp_path):

@@ -187,7 +187,7 @@ def test_prompts_of_a_model_are_kept_exactly_and_found_by_name(tmp_path, clip):
     with pytest.raises(RecordingError, match="corner"):
         find_prompt("cornr", folder)
     where = {"context": 2, "frame_size": SIZE, "model": tmp_path}
-    for spec in ("corner", path):
+    for spec in ("corner", path, path.with_suffix("")):
         assert numbers(load_prompt(spec, start_step=3, horizon=3, **where)) == EXPECTED_AT_3
     assert load_prompt("plaza-explorer", **where).name == "plaza-explorer", "then the bundled ones"
     for spec in ("bundled:corner", "cornr"):

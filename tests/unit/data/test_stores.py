@@ -1,5 +1,6 @@
 """Stores: whole or absent, resumable, and exactly what was put in."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -72,9 +73,10 @@ def test_damage_is_one_sentence(tmp_path):
     with pytest.raises(RecordingError, match="tokens"):
         FrameDataset.open(tmp_path)
     whole = (tmp_path / "tokens.npy").read_bytes()
-    (tmp_path / "tokens.npy").write_bytes(whole[:500])
-    with pytest.raises(RecordingError, match=r"tokens\.npy"):
-        TokenDataset.open(tmp_path)
+    for size in (500, 0):
+        (tmp_path / "tokens.npy").write_bytes(whole[:size])
+        with pytest.raises(RecordingError, match=r"tokens\.npy"):
+            TokenDataset.open(tmp_path)
     np.save(tmp_path / "tokens.npy", np.zeros((3, SLOTS), np.uint16))
     with pytest.raises(RecordingError, match="3 rows"):
         TokenDataset.open(tmp_path)
@@ -153,6 +155,24 @@ def test_both_ways_to_codes_agree_with_the_tokenizer(tmp_path):
     codes = tokenizer.encode(torch.from_numpy(np.array(frames.frames_FHWC))).numpy()
     assert (long.tokens_FN == codes).all()
     assert not list((tmp_path / "b").glob(".frames-*"))
+
+
+def test_codes_of_other_frames_take_the_place_of_interrupted_ones(tmp_path):
+    def encode(pictures):
+        return pictures[:, :1, :2, 0].flatten(1).long()
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    frames = frame_store(tmp_path / "frames")
+    with pytest.raises(KeyboardInterrupt):
+        tokenise_store(tmp_path / "codes", frames, encode, fingerprint="f", progress=stop)
+    others = dataclasses.replace(
+        frames, spans=tuple(dataclasses.replace(span, meta={**span.meta, "seed": 77}) for span in frames.spans)
+    )
+    codes = tokenise_store(tmp_path / "codes", others, encode, fingerprint="f")
+    assert {span.meta["seed"] for span in codes.spans} == {77}
+    assert (codes.tokens_FN == frames.frames_FHWC[:, 0, :2, 0]).all()
 
 
 def test_mirrored_episodes_have_mirrored_pictures_and_controllers(tmp_path):
