@@ -82,13 +82,14 @@ def read_inputs(text: str, schema: Schema | Literal["auto"], steps: int | None) 
 def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
+        first = text.lstrip().partition("\n")[0]
+        separator = next((mark for mark in ";\t" if mark in first and "," not in first), ",")
+        cells = csv.reader(io.StringIO(text), delimiter=separator)
+        lines = [[cell.strip() for cell in row] for row in cells if any(row)]
     except FileNotFoundError as error:
         raise ActionError(f"there is no file {path}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ActionError(f"{path} cannot be read as a CSV file ({error}); expected UTF-8 text") from error
-    first = text.lstrip().partition("\n")[0]
-    separator = next((mark for mark in ";\t" if mark in first and "," not in first), ",")
-    lines = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=separator) if any(row)]
     if len(lines) < 2:
         raise ActionError(f"{path} holds no actions; expected a header step,{','.join(_COLUMNS['named'])} and rows")
     header, rows = lines[0], lines[1:]

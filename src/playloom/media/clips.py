@@ -61,7 +61,7 @@ def npz_names(path: Path | str) -> tuple[str, ...]:
             return tuple(name.removesuffix(".npy") for name in archive.namelist())
     except FileNotFoundError as error:
         raise RecordingError(f"there is no file {path}") from error
-    except (zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # damage raises any error, as in `read_npz`
         raise RecordingError(f"{path} cannot be read as .npz ({error}); is it damaged or cut short?") from error
 
 
@@ -222,8 +222,8 @@ def _channels_last(path: Path | str, name: str, images: NDArray[Any]) -> NDArray
 
 
 def _actions(path: Path | str, name: str, actions: NDArray[Any], frames: int) -> NDArray[np.uint8]:
-    if actions.ndim != 2:
-        raise RecordingError(f"{path}: {name} has shape {actions.shape}; expected (T, 16)")
+    if actions.ndim != 2 or actions.dtype.kind not in "biuf":
+        raise RecordingError(f"{path}: {name} are {actions.dtype} of shape {actions.shape}; expected (T, 16) numbers")
     if len(actions) != frames:
         raise RecordingError(f"{path} has {frames} pictures but {len(actions)} actions")
     try:

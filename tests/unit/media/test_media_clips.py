@@ -79,6 +79,7 @@ def test_what_is_wrong_with_a_clip_is_said(tmp_path, clip):
         ({"images": images, "actions": actions[:, :9]}, ActionError, "16 numbers"),
         ({"images": images, "actions": wrong}, ActionError, "row 4, right_stick_y is 11"),
         ({"images": images, "actions": np.array([object()] * 5)}, RecordingError, "other than numbers"),
+        ({"images": images, "actions": np.full((5, 16), "a")}, RecordingError, "<U1 of shape .* numbers"),
     ]
     for arrays, error, says in cases:
         np.savez(tmp_path / "a.npz", **arrays)
@@ -93,7 +94,9 @@ def test_a_damaged_archive_is_said(tmp_path, clip):
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "bent.npz").write_bytes(whole[:200] + bytes(100) + whole[300:])
     (tmp_path / "text.npz").write_text("hello")
-    for name in ("cut", "bent", "text", "missing"):
+    entry = whole.index(b"PK\1\2")  # in the directory
+    (tmp_path / "later.npz").write_bytes(whole[: entry + 6] + b"\xa0" + whole[entry + 7 :])  # version of the format
+    for name in ("cut", "bent", "text", "later", "missing"):
         with pytest.raises(RecordingError, match=f"{name}.npz"):
             read_clip(tmp_path / f"{name}.npz")
 

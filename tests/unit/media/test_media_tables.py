@@ -106,6 +106,7 @@ def test_auto_finds_the_schema_and_says_why(tmp_path, schema):
         (csv_of(button_A=[0], left=[0]).replace(",left\n", ",skill_1\n"), "named", "skill_1 more than once"),
         (csv_of(button_A=[0]) + ",7", "named", "row 1 has 18 cells; the header has 17"),
         (GUIDE_HEADER, "named", "holds no actions"),
+        (csv_of(button_A=[0]) + '\n"' + "0," * 70_000, "named", "cannot be read as a CSV file (field larger"),
         ("", "named", "holds no actions"),
         (csv_of(button_A=[0]), "nmed", "unknown action schema 'nmed'; did you mean named"),
     ],
