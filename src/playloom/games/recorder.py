@@ -21,7 +21,6 @@ from playloom.data.recording import (
     Split,
     list_episodes,
     load_episode,
-    load_meta,
     save_episode,
 )
 from playloom.device import usable_cores
@@ -88,7 +87,8 @@ def record_episodes(
             f"hours, steps and processes must be above 0, and hours at most {MAX_HOURS:g}: got hours={hours}, "
             f"steps={steps}, processes={processes}; record more hours with another --seed"
         )
-    count = math.ceil(hours * 3600 * STEPS_PER_SECOND / steps)
+    frames = max(1, round(hours * 3600 * STEPS_PER_SECOND, 3))  # 1.1 hours are a little more than 39,600 of them
+    count = math.ceil(frames / steps)
     return record_plans(folder, [plan_episode(seed + i, steps) for i in range(count)], processes, progress)
 
 
@@ -106,18 +106,19 @@ def record_plans(
     report = progress or (lambda done, planned, before: None)
     report(len(present), len(plans), len(present))
     jobs = [(plan, folder) for plan in plans if plan.seed not in present]
+    paths = [*present.values()]
     workers = min(processes or usable_cores(), len(jobs))
     recorded = map_ordered(_record, jobs, workers=workers if workers > 1 else 0)
-    for done, _ in enumerate(recorded, start=len(present) + 1):
-        report(done, len(plans), len(present))
-    wanted = {plan.seed for plan in plans}
-    return [path for path in list_episodes(folder) if load_meta(path).seed in wanted]
+    for path in recorded:
+        paths.append(path)
+        report(len(paths), len(plans), len(present))
+    return sorted(paths)
 
 
-def _present(folder: Path, plans: list[EpisodePlan]) -> set[int]:
-    """Seeds of complete episodes; a damaged one counts as absent, one of another plan is an error."""
+def _present(folder: Path, plans: list[EpisodePlan]) -> dict[int, Path]:
+    """Complete episodes by seed; a damaged one counts as absent, one of another plan is an error."""
     plan_of = {plan.seed: plan for plan in plans}
-    present = set()
+    present = {}
     for path in list_episodes(folder):
         try:
             meta = load_episode(path).meta
@@ -128,7 +129,7 @@ def _present(folder: Path, plans: list[EpisodePlan]) -> set[int]:
         found = ((name, getattr(meta, name), wanted) for name, wanted in vars(plan).items())
         if other := ", ".join(f"{name}={got} instead of {wanted}" for name, got, wanted in found if got != wanted):
             raise ConfigError(f"{path} holds another recording ({other}); choose another folder")
-        present.add(meta.seed)
+        present[meta.seed] = path
     return present
 
 
