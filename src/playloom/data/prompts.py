@@ -102,13 +102,11 @@ def find_prompt(name: str, folder: Path = BUNDLED) -> Path:
 def load_prompt_file(path: Path | str) -> Clip:
     """Read a prompt from its `.npz`."""
     arrays = clips.read_npz(path, _PROMPT_ARRAYS)
-    frames_THWC, actions_TA = arrays["frames"], check_values(arrays["actions"])
+    frames_THWC = arrays["frames"]
     if frames_THWC.ndim != 4 or frames_THWC.shape[-1] != 3 or frames_THWC.dtype != np.uint8:
         got = f"{frames_THWC.dtype} of shape {frames_THWC.shape}"
         raise RecordingError(f"{path}: frames are {got}; expected uint8 of shape (T, height, width, 3)")
-    if len(frames_THWC) != len(actions_TA):
-        raise RecordingError(f"{path} has {len(frames_THWC)} frames but {len(actions_TA)} actions")
-    return Clip(frames_THWC, actions_TA)
+    return Clip(frames_THWC, clips.actions_of(path, "actions", arrays["actions"], len(frames_THWC)))
 
 
 def save_prompt_file(

@@ -143,7 +143,7 @@ def read_clip(path: Path | str) -> Clip:
     """Read a clip of the published dataset: `images` [T, 3, H, W] uint8, `actions` [T, 16] in the `binned` schema."""
     arrays = read_npz(path, CLIP_NAMES)
     frames_THWC = _channels_last(path, "images", arrays["images"])
-    return Clip(frames_THWC, _actions(path, "actions", arrays["actions"], len(frames_THWC)))
+    return Clip(frames_THWC, actions_of(path, "actions", arrays["actions"], len(frames_THWC)))
 
 
 def read_dream_clip(path: Path | str) -> Clip:
@@ -163,7 +163,7 @@ def read_dream_clip(path: Path | str) -> Clip:
         raise RecordingError(f"{path}: tokens have shape {codes_TN.shape}; expected integers ({len(frames_THWC)}, N)")
     return Clip(
         frames_THWC,
-        _actions(path, "all_actions", arrays["all_actions"], len(frames_THWC)),
+        actions_of(path, "all_actions", arrays["all_actions"], len(frames_THWC)),
         None if codes_TN is None else codes_TN.astype(np.int64),
         np.concatenate([before_T.astype(bool), np.ones(len(dreamed_SHWC), bool)]),
         Manifest.from_json(str(arrays["manifest"])) if "manifest" in arrays else None,
@@ -221,7 +221,8 @@ def _channels_last(path: Path | str, name: str, images: NDArray[Any]) -> NDArray
     return np.ascontiguousarray(np.moveaxis(images, 1, -1))
 
 
-def _actions(path: Path | str, name: str, actions: NDArray[Any], frames: int) -> NDArray[np.uint8]:
+def actions_of(path: Path | str, name: str, actions: NDArray[Any], frames: int) -> NDArray[np.uint8]:
+    """Return action values [T, 16] of the numbers under a name, in the `binned` schema; errors as `read_clip`."""
     if actions.ndim != 2 or actions.dtype.kind not in "biuf":
         raise RecordingError(f"{path}: {name} are {actions.dtype} of shape {actions.shape}; expected (T, 16) numbers")
     if len(actions) != frames:

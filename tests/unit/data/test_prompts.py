@@ -261,6 +261,10 @@ def test_what_is_nothing_we_know_is_said(tmp_path, clip):
     np.savez(tmp_path / "other.npz", a=np.zeros(3), b=np.zeros(3))
     with pytest.raises(RecordingError, match="a, b"):
         load_prompt(tmp_path / "other.npz", context=1, frame_size=SIZE)
+    for wrong, says in ((np.full((STEPS, 16), "a"), "numbers"), (clip.actions_TA + 9, "trigger_LT is 9")):
+        np.savez(tmp_path / "wrong.npz", frames=clip.frames_THWC, actions=wrong)
+        with pytest.raises(BadInputError, match=rf"wrong\.npz: .*{says}"):
+            load_prompt(tmp_path / "wrong.npz", context=1, frame_size=SIZE)
     write_clip(tmp_path / "whole.npz", clip)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:150])
     with pytest.raises(RecordingError, match=r"cut\.npz"):

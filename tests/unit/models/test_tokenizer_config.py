@@ -39,6 +39,7 @@ def test_an_unknown_key_names_the_nearest():
         ({"codebook_size": 0}, "codebook_size"),
         ({"code_width": 1.5}, "a whole number"),
         ({"encoder_layers": -1}, "encoder_layers"),
+        ({"codebook_size": 2**16 + 1}, "codebook_size"),  # code 65536 would be stored as 0
         ({"codebook_decay": 1.0}, "codebook_decay"),
     ],
 )

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions.codec import REST_VALUES, Schema, decode_values, rows_to_values
+from playloom.actions.codec import REST_VALUES, Schema, decode_values
 from playloom.actions.controller import CONTROLS
 from playloom.data.importing.files import (
     ACTIONS_FILE,
@@ -31,7 +31,7 @@ from playloom.data.importing.resample import PICTURE_SLACK, STEP, InputChange, R
 from playloom.data.parallel import write_rows
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
-from playloom.media.clips import read_clip, read_npz
+from playloom.media.clips import actions_of, read_clip, read_npz
 from playloom.media.images import ResizeMode, fit_picture
 
 Rectangle = tuple[int, int, int, int]
@@ -307,7 +307,5 @@ class NpzClip(_Rows):
         return (partial(np.asarray, frame_HWC) for frame_HWC in read_clip(self.path).frames_THWC)
 
     def _values(self) -> NDArray[np.uint8]:
-        try:
-            return rows_to_values(read_npz(self.path, ("actions",))["actions"], "binned")
-        except ActionError as error:
-            raise ActionError(f"{self.path}: {error} (binned schema)") from error
+        actions = read_npz(self.path, ("actions",))["actions"]
+        return actions_of(self.path, "actions", actions, len(actions))

@@ -13,6 +13,7 @@ from playloom.json_io import from_mapping, plain
 _LEAST = {"codebook_size": 2, "encoder_blocks": 0, "decoder_blocks": 0, "encoder_layers": 0, "decoder_layers": 0}
 _MOST = {"encoder_blocks": 64, "decoder_blocks": 64, "encoder_layers": 128, "decoder_layers": 128}
 _MOST |= {"frame_height": 8192, "frame_width": 8192, "code_width": 8192, "widths": 8192, "strides": 64}
+_MOST |= {"codebook_size": 2**16}  # codes are stored in 16 bits
 # A damaged file must not allocate all memory.
 _MOST_STRIDES, _MOST_SLOTS = 8, 10_000
 
