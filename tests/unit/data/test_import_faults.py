@@ -91,3 +91,13 @@ def test_a_recording_that_is_damaged_in_the_middle_is_left_out_whole(tmp_path):
     (tmp_path / "in" / "b.mp4").unlink()
     without, _ = import_recordings(tmp_path / "in", tmp_path / "without", OPTIONS)
     assert (dataset.frames_FHWC == without.frames_FHWC).all()
+
+
+def test_mouse_movement_in_a_menu_does_not_set_the_scale_of_the_camera(tmp_path):
+    """300 counts in 0.1 s in a menu were full stick, so that the turns of the game, of 10 counts, were rest."""
+    rows = [f"{index / 20 + 0.01},,,{150 if 20 <= index < 40 else 5}" for index in range(60)]
+    rows[20:20], rows[41:41] = ["1,paused,1,"], ["2,paused,0,"]
+    assert spans_of(tmp_path, "time,key,down,dx\n" + "\n".join(rows)) == [(0, 10), (20, 10)]
+    dataset, notes = import_recordings(tmp_path / "in", tmp_path / "again", OPTIONS)
+    assert "mouse: 10 counts in 0.1 s are full stick; 0.0% of the steps are clipped" in notes
+    assert (dataset.actions_FA[:, SLOT_NAMES.index("right_stick_x")] == 10).all()

@@ -2,14 +2,16 @@
 
 from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 
+from gymnasium_toys import Slide
 from playloom.actions.codec import decode_values
 from playloom.actions.controller import CONTROLS
 from playloom.errors import ConfigError
-from playloom.games.gymnasium.player import action_encoder
+from playloom.games.gymnasium.player import GymnasiumRecording, action_encoder, examine, play
 
 
 def env_of(space, meanings=None):
@@ -57,3 +59,22 @@ def test_meanings_and_mappings_say_what_actions_are(tmp_path):
         held("ALE/Any-v5", space, 2, meanings, str(path))
     with pytest.raises(ConfigError, match="more actions"):
         held("Own-v1", spaces.Discrete(40), 0)
+
+
+class Canvas(Slide):
+    """Draws into the same array at every step."""
+
+    canvas = np.zeros((8, 16, 3), np.uint8)
+
+    def render(self):
+        self.canvas[:] = super().render()
+        return self.canvas
+
+
+def test_an_environment_may_draw_into_one_array():
+    """Every frame of an episode was the last one."""
+    gymnasium.register("playloom-toys/Canvas-v0", entry_point=Canvas)
+    recording = GymnasiumRecording(env="playloom-toys/Canvas-v0", frame_size=(8, 16), steps=4, frame_skip=1)
+    played = play(recording, examine(recording), 0)
+    places = played.frames_THWC[:, 0, :, 0].argmax(axis=1) - 8
+    assert places[0] == 0 and (np.abs(np.diff(places)) == 1).all()

@@ -105,8 +105,9 @@ class ControlMapping:
         return (*sorted({source for weights in self.weights.values() for source in weights}), PAUSED)
 
     def mouse_counts(self, input_TC: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return those columns of the input of steps that are mouse counts, [T, M], M 0 to 2."""
-        return input_TC[:, [column for column, name in enumerate(self.sources) if name in MOUSE]]
+        """Return those columns of the input of steps that are mouse counts, [T, M], M 0 to 2; without paused steps."""
+        columns = [column for column, name in enumerate(self.sources) if name in MOUSE]
+        return input_TC[input_TC[:, -1] == 0][:, columns]
 
     def fit(self, counts_TM: NDArray[np.float32]) -> ControlMapping:
         """Return the mapping with `counts_for_full` fitted to the mouse counts of all steps, [T, M].

@@ -319,12 +319,12 @@ def _play_episode(recording: GymnasiumRecording, facts: EnvironmentFacts, env: A
     frames, actions, outcomes, numbers = [], [], [], []
     ended = False
     while True:
-        frames.append(fit_picture(env.render(), recording.frame_size, recording.resize, area=True)[0])
+        frames.append(np.array(fit_picture(env.render(), recording.frame_size, recording.resize, area=True)[0]))
         numbers.append([_number(info.get(name)) for name in facts.info])
         if ended:
             break
         action = policy(observation, rng)
-        actions.append(copy.copy(action))  # a policy may use its array again
+        actions.append(copy.copy(action))  # a policy may use its array again, as an environment may
         reward = 0.0
         for _ in range(facts.frame_skip):
             observation, gained, terminated, truncated, info = env.step(action)
