@@ -109,8 +109,9 @@ def _candidates(store: FrameDataset, span: EpisodeSlice, alive: EpisodeSlice, co
         if walked[inside].max() <= _JUMP:
             walks, turns = (float(x[inside].sum()) / full for x, full in ((walked, _WALK), (turned, _TURN)))
             score = min(walks, 1.0) + min(turns, 1.0) + float(fought[inside].any())
-            place = {"start": alive.start + first, "length": steps, "meta": span.meta, "span": span}
-            found.append(PromptCandidate(**place, score=score, context=context))
+            start = alive.start + first
+            one = PromptCandidate(start=start, length=steps, meta=span.meta, span=span, score=score, context=context)
+            found.append(one)
     return found
 
 
