@@ -92,7 +92,8 @@ def copy_model(source: Path, folder: Path) -> None:
         for path in source.glob(pattern):
             place = folder / path.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)
+            if place.resolve() != path.resolve():
+                shutil.copyfile(path, place)
 
 
 def fingerprint(path: Path) -> str:
@@ -127,10 +128,13 @@ def read_card(name: str) -> str:
     places = [Path(name), Path(name) / "model"] if name not in bundled_models() else []
     found = [place for place in places if (place / CARD).is_file() or (place / "model.json").is_file()]
     folder = found[0] if found else model_folder(name)
-    if (folder / CARD).is_file():
+    if not (folder / CARD).is_file():
+        model = read_model(folder)
+        return model_card(model.config, model.card)
+    try:
         return (folder / CARD).read_text(encoding="utf-8")
-    content = _read_model_json(folder)
-    return model_card(ModelConfig.from_dict(content["config"]), content.get("card", {}))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{folder / CARD} cannot be read ({error}); export the model again") from error
 
 
 def _checked_card(card: object) -> dict[str, Any]:

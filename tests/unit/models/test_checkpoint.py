@@ -14,7 +14,7 @@ from playloom.cli.app import app
 from playloom.errors import CheckpointError
 from playloom.models.card import model_card
 from playloom.models.checkpoint import load_model, save_model
-from playloom.models.folder import model_folder, read_card
+from playloom.models.folder import copy_model, model_folder, read_card
 from playloom.training.artifacts import save_tokenizer
 from playloom.training.checkpoint import Snapshot, save_snapshot
 
@@ -137,6 +137,22 @@ def test_what_model_json_may_not_say(saved, change, words):
     with pytest.raises(CheckpointError) as caught:
         load_model(saved)
     assert words in str(caught.value)
+
+
+def test_a_card_of_a_damaged_folder_is_a_sentence(saved):
+    (saved / "card.md").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match=r"card\.md cannot be read"):
+        read_card(str(saved))
+    (saved / "card.md").unlink()
+    (saved / "model.json").write_text('{"format": 1}')
+    with pytest.raises(CheckpointError, match="it has no 'config'"):
+        read_card(str(saved))
+
+
+def test_a_model_copied_onto_itself_stays(saved):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    copy_model(saved, saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
 def test_a_layer_and_a_half_is_a_sentence(saved):
