@@ -17,7 +17,7 @@ from engine_toys import action, prompt_of
 from model_toys import with_heads
 from playloom.actions.codec import SLOT_SIZES
 from playloom.data.prompts import find_prompt, list_prompts, load_prompt_file
-from playloom.errors import BadInputError, CheckpointError, ConfigError, MissingExtraError
+from playloom.errors import BadInputError, CheckpointError, ConfigError, MissingExtraError, StorageError
 from playloom.inference import backend
 from playloom.inference.backend import CPU_BACKEND, choose_backend
 from playloom.inference.engine import Engine
@@ -35,6 +35,7 @@ FORMS = {
     "plain": ({}, 1),
     "bundled": ({"parallel": True, "qk_norm": True, "layers": 3, "local_steps": 2, "global_every": 3}, 2),
     "keyframes": ({"keyframes": 2, "keyframe_every": 3, "local_steps": 2, "global_every": 2}, 2),
+    "narrow heads": ({"width": 8}, 2),
     "absolute": ({"positions": "absolute"}, 1),
     "chain": ({"positions": "absolute", "rows": False}, None),
 }
@@ -99,6 +100,12 @@ def test_logits_and_greedy_tokens_are_those_of_torch(tmp_path, form, length):
                 np.asarray(e.decoder.features([s])) for e, s in zip((torch_side, onnx_side), states, strict=True)
             ]
             assert np.abs(features[0] - features[1]).max() < 1e-4
+
+
+def test_graphs_that_cannot_be_written_are_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot write"):
+        export_onnx("arena-live", tmp_path / "file" / "folder")
 
 
 def test_the_bundled_model_agrees_on_real_play(tmp_path):

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from playloom.atomic_io import ensure_writable
 from playloom.errors import MissingExtraError
 from playloom.json_io import write_json
 from playloom.models.checkpoint import WorldModel, load_model
@@ -33,6 +34,7 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     world = load_model(model_folder(model))
     assert world.folder is not None
     out = out or world.folder
+    ensure_writable(out / DESCRIPTION)
     out.mkdir(parents=True, exist_ok=True)
     names = ["tokenizer", "transformer", *(["heads"] if world.config.heads else [])]
     for name in names if out.resolve() != world.folder.resolve() else []:

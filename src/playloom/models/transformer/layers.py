@@ -123,7 +123,7 @@ class Rotary(torch.nn.Module):
         angle_P = [torch.as_tensor(grid_P2[:, axis, None]).double() * place_freq for axis in (0, 1)]
         self.register_buffer("place_angle_PF", torch.cat(angle_P, dim=1), persistent=False)
         unit = 2 * math.pi / STEP_PERIOD
-        step_freq_F = (frequencies(along, 4.0 * longest_step) / unit).round().clamp(min=1) * unit
+        step_freq_F = (frequencies(along, 4.0 * longest_step).double() / unit).round().clamp(min=1) * unit
         self.register_buffer("step_freq_F", step_freq_F, persistent=False)
         self.place_angle_PF: Tensor
         self.step_freq_F: Tensor
