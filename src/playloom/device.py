@@ -16,12 +16,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from playloom.errors import ConfigError, MissingExtraError, did_you_mean
+from playloom.errors import ConfigError, MissingExtraError, check_whole, did_you_mean
 
 if TYPE_CHECKING:
     import torch
 
 _T = TypeVar("_T")
+_MOST_THREADS = 4096
 
 
 def pick_device(name: str = "auto") -> str:
@@ -95,9 +96,8 @@ def set_threads(threads: int | None = None) -> int:
     None keeps torch's own number, at most `usable_cores()` unless `OMP_NUM_THREADS` is set.
     """
     torch: Any = sys.modules.get("torch")
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads is out of range: got {threads}, expected 1 or more")
     if threads is not None:
+        check_whole("threads", threads, 1, _MOST_THREADS)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # for processes it starts, and so that nothing adapts it
     if torch is None:
         return cpu_threads()

@@ -7,6 +7,7 @@ import json
 import math
 import types
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -97,6 +98,7 @@ def _fit(key: str, value: Any, hint: Any) -> tuple[bool, Any]:
         return len(hints) == len(value), tuple(_convert(key, v, h) for v, h in zip(value, hints, strict=False))
     if origin is not None:  # a mapping of anything
         return isinstance(value, Mapping), value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return True, float(value)
+    if hint is float and type(value) is int:
+        with suppress(OverflowError):
+            return True, float(value)
     return type(value) is hint, value

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from playloom.device import check_seed
 from playloom.errors import ConfigError
 
 Batch = dict[str, Tensor]  # named tensors, on the CPU from a task, on the device in a loss
@@ -154,6 +155,7 @@ class LoopConfig:
                 fits, expected = value > 0, "more than 0"
             if not (fits and value < math.inf):  # NaN compares false
                 raise ConfigError(f"{item.name} is out of range: got {value}, expected {expected}")
+        check_seed(self.seed)
 
 
 _SHARES = {"decay_fraction", "final_fraction", "beta1", "beta2", "ema_decay"}
