@@ -5,6 +5,7 @@ Commands import heavy packages inside their functions, so that `playloom --help`
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -69,13 +70,18 @@ def main() -> None:
     except PlayloomError as error:
         typer.echo(f"playloom: {error}", err=True)
         sys.exit(2)
+    except (typer.Abort, BrokenPipeError):
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        typer.echo(f"playloom: {error.filename!s:.60}... is too long for a file name; choose a shorter one", err=True)
+        sys.exit(2)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         typer.echo(f"playloom: {MissingExtraError.of('torch', 'train')}", err=True)
         sys.exit(2)
-    except (typer.Abort, BrokenPipeError):
-        sys.exit(1)
     except Exception as error:  # an unknown flag or a value out of range; the class depends on typer's version
         if not hasattr(error, "format_message"):
             raise

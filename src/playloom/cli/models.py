@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from playloom.cli import common
+from playloom.errors import BadInputError
 from playloom.games import render
 
 if TYPE_CHECKING:
@@ -72,6 +74,10 @@ def plan_command(
 
     The training itself is not run: operations and memory are counted, the speed is assumed.
     """
+    if not math.isfinite(36000 * hours * epochs):
+        raise BadInputError(
+            f"the plan is too large: got {hours:g} hours and {epochs:g} epochs, expected finite numbers"
+        )
     import dataclasses
 
     from playloom.cli.train import read_config, with_flags
