@@ -12,13 +12,14 @@ import typer
 
 from playloom.atomic_io import ensure_writable
 from playloom.cli import common
-from playloom.errors import BadInputError
+from playloom.errors import BadInputError, ConfigError
 
 if TYPE_CHECKING:
     from playloom.evaluation.online.metrics import ActReport
     from playloom.evaluation.report import Report
 
 Player = Literal["model", "repeat", "random", "rusher", "sniper", "collector", "explorer", "novice", "dancer"]
+_FLAGS = {"backend": "--backend", "row_delay": "--decode-order", "sampling": "--temperature", "seed": "--seed"}
 _OF_MODEL = ("model", "temperature", "top_k", "top_p", "device", "threads")
 
 
@@ -64,7 +65,10 @@ def evaluate_command(
     path = out or cache_dir / "evaluation.json"
     common.out_file(path)
     ensure_writable(cache_dir / "horizon.png")
-    sizes = {**common.read_settings(config), "backend": backend, "seed": seed}
+    sizes = common.read_settings(config)
+    for name in sorted(sizes.keys() & _FLAGS):
+        raise ConfigError(f"--config {config} has {name!r}: expected sizes only; give {_FLAGS[name]} instead")
+    sizes |= {"backend": backend, "seed": seed}
     latest: list[Report] = []
     with common.progress("evaluating") as bar:
         try:
@@ -102,7 +106,8 @@ def _measure(
 
     set_threads(given["threads"])
     settings = from_mapping(EvaluationSettings, sizes)
-    settings = settings.quick() if given["quick"] else settings
+    if given["quick"]:
+        settings = dataclasses.replace(settings.quick(), **{name: getattr(settings, name) for name in sizes})
     settings = settings if given["game"] else dataclasses.replace(settings, game_segments=0)
     model, cache_dir = load_model(model_folder(given["model"]), pick_device(given["device"])), given["cache_dir"]
     layout = model.config.layout

@@ -139,7 +139,8 @@ def evaluate(run: EvaluationContext) -> None:
             game = measure_game_control(run.dataset, some, steps=s.control_steps, progress=run.progress)
     run.rows += control_rows(dream, estimator, game)
     run.curves["control"] = {"dream": dream.to_json(), "game": None if game is None else game.to_json()}
-    run.curves["estimator"] = {"pairs": len(estimator["right"]), "sign_right": float(np.mean(estimator["right"]))}
+    right = estimator["right"]
+    run.curves["estimator"] = {"pairs": len(right), "sign_right": right.mean() if len(right) else None}
     run.counts["control_segments"] = len(segments)
 
 
@@ -328,6 +329,8 @@ def revisit_row(
     seen = (frames[:, -1], frames[:, frames.shape[1] // 2 - 1], another, again)
     end_M, halfway_M, another_M, again_M = (psnr(x, start, PSNR_CAP).double().numpy() for x in seen)
     beside = {"halfway": halfway_M.mean(), "another segment": another_M.mean(), "tokenizer": again_M.mean()}
+    if len(start) < 2:
+        del beside["another segment"]  # it is the same one
     beside |= {"real game": np.mean(real)} if real else {}
     passed = all(is_significant(end_M - other_M, episodes_M) for other_M in (halfway_M, another_M))
     title, bar = f"PSNR of the start after {name}", "> halfway, > another, by 2 SE"

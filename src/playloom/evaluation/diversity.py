@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions.codec import ACTION_SLOTS, SLOT_NAMES, SLOT_SIZES
+from playloom.actions.codec import ACTION_SLOTS, REST_VALUES, SLOT_NAMES, SLOT_SIZES
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.evaluation.report import Row, standard_error
 from playloom.evaluation.segments import EvaluationContext, Segment, alive_episodes, segment_episodes
@@ -72,8 +72,9 @@ def measure_diversity(run: EvaluationContext, segments: Sequence[Segment]) -> di
     dataset, seed, steps = run.dataset, run.settings.seed, run.settings.diversity_steps
     episodes_M = segment_episodes(dataset, segments)
     recorded = np.stack([segment.future_actions(dataset, steps) for segment in segments])
-    last = np.stack([dataset.actions_FA[segment.row - 1] for segment in segments])
-    given = run.requests([segment.prompt(dataset) for segment in segments], list(recorded))
+    prompts = [segment.prompt(dataset) for segment in segments]
+    last = np.stack([[REST_VALUES, *prompt.actions_TA][-1] for prompt in prompts])
+    given = run.requests(prompts, list(recorded))
     shown = [segment.future_frames(dataset, steps) for segment in segments]
     kinds = {}
     for name, mode in DREAMS.items():
@@ -121,11 +122,11 @@ def action_spread(
     if not len(reference_RA):
         unknown = {"distance": np.nan, "inputs_apart": np.full(ACTION_SLOTS, np.nan)}
         return {**unknown, "steps_that_change": changes, "errors": [np.nan] * 3}
-    size = max(1, round(SUBSAMPLE * min(actions_MSA[..., 0].size, len(reference_RA))))
     rng = np.random.default_rng(seed)
 
     def distance(some_MSA: Actions) -> float:
         samples = (reference_RA, some_MSA.reshape(-1, ACTION_SLOTS))
+        size = max(1, round(SUBSAMPLE * min(map(len, samples))))
         return joint_distance(*(sample[rng.permutation(len(sample))[:size]] for sample in samples))
 
     def apart(some_MSA: Actions) -> NDArray[np.float64]:

@@ -37,7 +37,7 @@ _SHARE = 0.5  # part of the way from the lower to the upper bound that reaches t
 def evaluate(run: EvaluationContext) -> None:
     """Measure the inputs read from generated frames."""
     s = run.settings
-    if not s.inverse_updates or run.dreams is None:
+    if not s.inverse_updates or run.dreams is None or not run.encoded:
         return
     real = _recorded_pairs(run)
     episodes = np.unique(real.episodes_P)

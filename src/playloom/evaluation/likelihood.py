@@ -35,6 +35,8 @@ STICKS = slice(BUTTONS.stop, len(SLOT_SIZES))  # the slots of stick axes
 def evaluate(run: EvaluationContext) -> None:
     """Measure the likelihood of test windows in every order, and of held-out ones in the order of generation."""
     s, layout = run.settings, run.model.config.layout
+    if run.model.config.transformer.context_steps < 2:
+        return  # the first step of a window is left out
     delays = [None, *(delay for delay in ROW_DELAYS if layout.rows and delay < layout.grid_width)]
     segments = run.segments(s.windows, 1, extra=2)
     test = windows_at(run.model, run.dataset, segments)

@@ -141,7 +141,7 @@ def evaluate(run: EvaluationContext) -> None:
         if run.heldout:
             apart = run.segments(s.greedy_segments, s.greedy_steps, heldout=True)
             heldout = measure_rollout(run, apart, steps=s.greedy_steps)
-    run.rows += [*rollout_rows(test, greedy, heldout), *action_rows(test, shuffled)]
+    run.rows += [*rollout_rows(test, greedy, heldout, s.horizon_steps), *action_rows(test, shuffled)]
     run.rows += quality_rows(test, s.collapse_step)
     run.curves["horizon"] = rollout_curves(test)
     run.counts["horizon_segments"] = len(segments)
@@ -228,17 +228,20 @@ def motion(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.fl
     return np.abs(luma(after) - luma(before)).mean((-2, -1)).astype(np.float64)
 
 
-def rollout_rows(test: RolloutMetrics, greedy: RolloutMetrics | None, heldout: RolloutMetrics | None) -> list[Row]:
-    """Return the report rows: metrics at the marks, the mean over 30 steps, greedy sampling, held-out episodes."""
-    row, reach = partial(Row.of, "horizon", episodes_M=test.episodes_M), min(max(MARKS), test.dream_MS.shape[1])
-    marks, rows = {step: test.detail[step] for step in MARKS if step in test.detail}, []
+def rollout_rows(
+    test: RolloutMetrics, greedy: RolloutMetrics | None, heldout: RolloutMetrics | None, steps: int = max(MARKS)
+) -> list[Row]:
+    """Return the report rows: metrics at the marks up to `steps`, their mean, greedy sampling, held-out episodes."""
+    row, reach = partial(Row.of, "horizon", episodes_M=test.episodes_M), min(max(MARKS), steps, test.dream_MS.shape[1])
+    detail = {step: one for step, one in test.detail.items() if step <= reach}
+    marks, rows = {step: detail[step] for step in MARKS if step in detail}, []
     for step, one in marks.items():
         value, repeat, mean = (x_MS[:, step - 1].mean() for x_MS in (test.dream_MS, test.repeat_MS, test.mean_MS))
         beside = {"repeat": repeat, "mean frame": mean, "ceiling": one.ceiling_M.mean()}
         bar, passed = ("> repeat, > mean frame", bool(value > max(repeat, mean))) if step in _TARGETS else ("", None)
         rows.append(row(f"PSNR at step {step}", test.dream_MS[:, step - 1], "dB", beside, bar, passed))
     beside = {"repeat": test.repeat_MS[:, :reach].mean()}
-    beside["ceiling"] = np.mean([one.ceiling_M.mean() for one in test.detail.values()])
+    beside["ceiling"] = np.mean([one.ceiling_M.mean() for one in detail.values()])
     rows.append(row(f"PSNR, mean of steps 1 to {reach}", test.dream_MS[:, :reach].mean(1), "dB", beside))
     for step, one in marks.items():
         rows.append(row(f"SSIM at step {step}", one.ssim_M, "", {"repeat": one.repeat_ssim_M.mean()}))
@@ -272,7 +275,7 @@ def action_rows(test: RolloutMetrics, shuffled: RolloutMetrics) -> list[Row]:
     """Return the report rows: the part of the error that the actions explain, and the model's own part of it."""
     row, rows = partial(Row.of, "horizon", episodes_M=test.episodes_M), []
     marks = [step for step in _TARGETS if step in test.detail and step <= shuffled.dream_MS.shape[1]]
-    for step in marks:
+    for step in marks if len(test.episodes_M) > 1 else ():  # one segment has no actions of another
         psnr_M3 = np.stack([x_MS[:, step - 1] for x_MS in (test.dream_MS, shuffled.dream_MS, test.repeat_MS)], -1)
         errors_M3 = 10 ** (-psnr_M3 / 10)  # mean squared errors over 255²
         passed = is_significant(errors_M3[:, 1] - errors_M3[:, 0], test.episodes_M) and _share_of_actions(errors_M3) > 0

@@ -13,6 +13,7 @@ from torch import Tensor
 
 PSNR_CAP = 50.0  # limit, in dB, of reported means: equal pictures would make every mean infinite
 _PEAK = 255.0
+_RADIUS = 5  # pixels of the Gaussian window beside its middle
 _LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green, blue in brightness (ITU-R BT.601)
 
 Pictures = Tensor | NDArray[np.uint8]
@@ -26,8 +27,13 @@ def psnr(frames_BHWC: Pictures, truth_BHWC: Pictures, cap: float = float("inf"))
 
 
 def ssim(frames_BHWC: Pictures, truth_BHWC: Pictures) -> Tensor:
-    """Return the structural similarity (Wang et al. 2004), at most 1; Gaussian window 11 x 11, sigma 1.5, unpadded."""
+    """Return the structural similarity (Wang et al. 2004), at most 1; Gaussian window 11 x 11, sigma 1.5, unpadded.
+
+    NaN for pictures smaller than the window.
+    """
     x_BCHW, y_BCHW = (f.permute(0, 3, 1, 2).double() for f in _tensors(frames_BHWC, truth_BHWC))
+    if min(x_BCHW.shape[2:]) <= 2 * _RADIUS:
+        return torch.full((len(x_BCHW),), torch.nan)
     mean_x, mean_y = _blur(x_BCHW), _blur(y_BCHW)
     var_x = _blur(x_BCHW.square()) - mean_x.square()
     var_y = _blur(y_BCHW.square()) - mean_y.square()
@@ -53,8 +59,7 @@ def sharpness(frames_BHWC: Pictures) -> NDArray[np.float64]:
 
 def _blur(x_BCHW: Tensor) -> Tensor:
     """Gaussian window, only where it lies inside the picture."""
-    radius = 5
-    offsets = torch.arange(-radius, radius + 1, dtype=x_BCHW.dtype, device=x_BCHW.device)
+    offsets = torch.arange(-_RADIUS, _RADIUS + 1, dtype=x_BCHW.dtype, device=x_BCHW.device)
     window = torch.exp(-offsets.square() / (2 * 1.5**2))
     window = window / window.sum()
     channels = x_BCHW.shape[1]
