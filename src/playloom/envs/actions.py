@@ -62,8 +62,11 @@ class Controller(ActionMapper):
             state = np.array(actions, np.float32)
         except (TypeError, ValueError) as error:
             raise ActionError(f"the action is {actions!r}: expected {len(CONTROLS)} numbers in -1 to 1") from error
-        if state.shape[-1:] == (len(CONTROLS),):  # encode_named refuses other shapes
-            state[..., _PRESSED] = state[..., _PRESSED] >= 0.5
+        if state.shape[-1:] == (len(CONTROLS),):  # encode_named refuses other shapes, and sticks out of range
+            pressed = state[..., _PRESSED]
+            if not (np.abs(pressed) <= 1).all():  # NaN included
+                raise ActionError(f"the action is {actions!r}: expected {len(CONTROLS)} numbers in -1 to 1")
+            state[..., _PRESSED] = pressed >= 0.5
         return encode_named(state)
 
 
@@ -87,7 +90,10 @@ class DiscreteActions(ActionMapper):
 
     def values(self, actions: ArrayLike) -> NDArray[np.uint8]:
         """See `ActionMapper.values`; whole numbers [...]."""
-        numbers = np.asarray(actions)
+        try:
+            numbers = np.asarray(actions)
+        except ValueError:  # lists of different lengths
+            numbers = np.asarray(actions, object)
         last = len(self.names) - 1
         if not np.issubdtype(numbers.dtype, np.integer) or ((numbers < 0) | (numbers > last)).any():
             raise ActionError(f"the action is {actions!r}: expected 0 to {last} ({', '.join(self.names)})")

@@ -274,7 +274,7 @@ class BaseWorldModelEnv:
     def _prompt_option(self, options: Info | None) -> int | None:
         """Return the prompt chosen by the options of a `reset`; raises a BadInputError for any other option."""
         options = options or {}
-        unknown = sorted(set(options) - {PROMPT_OPTION})
+        unknown = [name for name in options if name != PROMPT_OPTION]
         if unknown:
             raise BadInputError(f"unknown reset option {unknown[0]!r}: expected {PROMPT_OPTION!r}")
         index, count = options.get(PROMPT_OPTION), len(self._initial_states)

@@ -158,7 +158,8 @@ def test_what_cannot_be_stepped_says_why():
         with pytest.raises(BadInputError, match=r"reset\(\)"):
             broken()
     env.reset(seed=1)
-    for wrong in (np.zeros(3), np.full(16, 2.0), np.full(16, np.nan), "forward", None):
+    buttons = [np.where(np.arange(16) == 8, value, 0.0) for value in (5.0, -2.0, np.nan)]
+    for wrong in (np.zeros(3), np.full(16, 2.0), np.full(16, np.nan), "forward", None, *buttons):
         with pytest.raises(ActionError):
             env.step(wrong)
     with pytest.raises(ActionError, match="shape"):
@@ -236,7 +237,7 @@ def test_a_table_of_actions_is_discrete():
     assert mapper.state(0)[names.index("left_stick_y")] == 1 == mapper.state(1)[names.index("trigger_RT")]
     assert mapper.values([0, 1, 0]).shape == (3, 16)
     np.testing.assert_array_equal(make_action_mapper(WORDS).values(0), REST_VALUES)
-    for wrong in (2, -1, 0.0, None):
+    for wrong in (2, -1, 0.0, None, [0, [1]]):
         with pytest.raises(ActionError, match="0 to 1"):
             mapper.values(wrong)
     for table, said in (
