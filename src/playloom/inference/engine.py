@@ -87,7 +87,7 @@ class Engine:
         """Prefill one more step of each session's prompt, as one batch."""
         with self._lock, self.backend.call():
             for session in sessions:
-                session.check_open()
+                self._check_own(session)
             inputs = [StepInput(s, s.pending[0].action_A) for s in sessions if not s.ready]
             for batch in self._batches(inputs):
                 self.decoder.give_frame(_states(batch), np.stack([i.session.pending[0].codes_N for i in batch]))
@@ -98,13 +98,15 @@ class Engine:
 
     def check(self, item: StepInput) -> None:
         """Validate one input of `step`; raises what `step` would raise, and moves nothing."""
-        item.session.check_open()
+        self._check_own(item.session)
         if item.session.finished:
             raise BadInputError("the session is finished: its last step had no frame; open another one")
         if item.action_A is not None and check_values(item.action_A).ndim != 1:
             raise ActionError(f"a step has one action of 16 numbers: got an array of shape {np.shape(item.action_A)}")
         if isinstance(item.frame, np.ndarray):
             self.model.config.tokenizer.check_size(item.frame[None])
+        elif item.frame is not None and item.frame != "dream":
+            raise BadInputError(f"the frame of a step is {item.frame!r:.60}: expected an array, 'dream' or None")
 
     def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0, prefill: bool = True) -> Session:
         """Open a session on the last steps of a prompt; `prefill` False leaves its prefill to the first step."""
@@ -128,7 +130,7 @@ class Engine:
         """Return a branch of a session; see `Session.fork`."""
         source = None if seed is None else self.backend.source(seed)
         with self._lock, self.backend.call():
-            session.check_open()
+            self._check_own(session)
             source = source or self.backend.copy_source(session.source)
             state = self.decoder.fork(session.state)
             return replace(session, state=state, source=source, pending=deque(session.pending))
@@ -191,6 +193,11 @@ class Engine:
         finally:
             for session in sessions:
                 session.close()
+
+    def _check_own(self, session: Session) -> None:
+        if session.engine is not self:
+            raise BadInputError("the session is of another engine; step it with its own")
+        session.check_open()
 
     def _prepare(self, inputs: Sequence[StepInput]) -> None:
         """Check all inputs before any session moves, and prefill the rest of their prompts."""

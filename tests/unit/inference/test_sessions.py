@@ -211,6 +211,14 @@ def test_wrong_turns_are_sentences(tiny_model):
         session.step(np.full(16, 99, np.uint8))
     with pytest.raises(BadInputError, match=r"one action of 16 numbers: got an array of shape \(2, 16\)"):
         engine.step([StepInput(session, np.tile(REST_VALUES, (2, 1)))])
+    for frame in ("dreem", [1]):
+        with pytest.raises(BadInputError, match="expected an array, 'dream' or None"):
+            session.step(REST_VALUES, frame)
+    other = Engine(tiny_model)
+    for move in (other.step, other.sample_action, other.prefill, lambda sessions: other.fork(*sessions)):
+        with pytest.raises(BadInputError, match="another engine"):
+            move([StepInput(session)] if move == other.step else [session])
+    assert not other.decoder.rows.slots
     session.step(REST_VALUES, frame=None)
     with pytest.raises(BadInputError, match="finished"):
         session.step(REST_VALUES)
