@@ -15,7 +15,8 @@ from PIL import Image
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 from playloom.media.images import read_picture
-from playloom.provenance import stamp
+from playloom.provenance import Manifest, stamp
+from playloom.server.service import SentImageCache
 from serving_toys import FORWARD, REST, b64, client, entry, error_of, picture, score_body
 
 
@@ -23,6 +24,15 @@ from serving_toys import FORWARD, REST, b64, client, entry, error_of, picture, s
 def web():
     with client(max_steps=6, body_bytes=2_000_000) as found:
         yield found
+
+
+def test_the_least_recently_used_picture_is_forgotten():
+    cache, codes = SentImageCache(2), np.zeros(3, np.int64)
+    frames = [np.full((2, 2, 3), value, np.uint8) for value in range(3)]
+    made = Manifest(model="tiny", weights="", seed=0, mode="full", sampling={})
+    for index in (0, 1, 0, 2):
+        cache.keep(frames[index], codes, made)
+    assert [cache.find(frame)[1] is not None for frame in frames] == [True, False, True]
 
 
 def results(web, body):

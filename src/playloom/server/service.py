@@ -119,7 +119,9 @@ class SentImageCache:
 
     def keep(self, marked_HWC: NDArray[np.uint8], codes_N: NDArray[np.int64], manifest: Manifest) -> None:
         """Store an image's tokens and manifest; the least recently used image is dropped above the limit."""
-        self._known[frames_hash(marked_HWC)] = codes_N.astype(np.int32), manifest
+        name = frames_hash(marked_HWC)
+        self._known[name] = codes_N.astype(np.int32), manifest
+        self._known.move_to_end(name)
         while len(self._known) > self._images:
             self._known.popitem(last=False)
 
