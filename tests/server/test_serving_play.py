@@ -155,8 +155,11 @@ def test_a_reconnect_resumes_the_session(server):
         assert frame(back)["sequence"] > last
         with join(server, resume=token) as third:
             assert "taken over" in text(back, "error")["message"]
+            press(back, TURN)  # of no effect, as all that it asks for
+            say(back, "pause")
             assert text(third, "ready")["token"] == token
-            frame(third)
+            assert not text(third, "state")["paused"]
+            assert all(frame(third)["action"] != TURN for _ in range(8))
     wait_until(lambda: token not in live(server).connections)
     with join(server, resume=token) as anew:
         assert text(anew, "ready")["token"] != token
@@ -202,6 +205,26 @@ def test_a_disconnect_while_opening_closes_the_session():
             text(last, "ready")
             wait_until(lambda: live(busy).open_sessions == 1)
             wait_until(lambda: busy[1].state.server.service.scheduler.stats.sessions == 1)
+
+
+def test_a_session_closed_at_the_end_of_a_restart_frees_both(monkeypatch):
+    with served(fps=40) as busy, join(busy) as player:
+        frame(player)
+        service, reached, go_on = busy[1].state.server.service, threading.Event(), threading.Event()
+        manifest, scheduler = service.manifest, service.scheduler
+
+        def hold_up(*given):  # called before the switch is queued, which has to wait then
+            scheduler.run(go_on.wait)
+            reached.set()
+            return manifest(*given)
+
+        monkeypatch.setattr(service, "manifest", hold_up)
+        say(player, "reset")
+        assert reached.wait(10)
+        player.send("no request")
+        wait_until(lambda: not live(busy).connections)
+        go_on.set()
+        wait_until(lambda: scheduler.stats.sessions == 0)
 
 
 def test_a_session_without_a_sent_frame_is_not_kept():

@@ -102,6 +102,21 @@ def test_sessions_are_bounded_and_idle_ones_go():
         assert web.post("/v1/sessions", json={}).status_code == 201
 
 
+def test_a_session_that_a_failure_closed_is_gone(web, monkeypatch):
+    service, step = (
+        web.app.state.server.service,
+        f"/v1/sessions/{web.post('/v1/sessions', json={}).json()['token']}/step",
+    )
+    with monkeypatch.context() as broken:
+        broken.setattr(service.engine, "step", lambda inputs: 1 / 0)
+        assert web.post(step, json={}).status_code == 500
+    service.scheduler.run(lambda: None).result(10)  # the handle is closed before it
+    gone = web.post(step, json={})
+    assert gone.status_code == 404 and "no such session" in error_of(gone), "and no 503: to try again is of no use"
+    web.app.state.server.sessions.expire()
+    assert not web.app.state.server.sessions.http_sessions
+
+
 def test_invalid_requests(web):
     for order, expected in (
         ({"prompt": "nowhere"}, "no bundled prompt"),

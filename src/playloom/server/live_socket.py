@@ -136,8 +136,8 @@ class _Player:
                 listening, self._handle_controls(connection), self._heartbeat(connection), self._send(connection)
             )
         except (HTTPException, PlayloomError):
-            if self.connection is not None and self.connection.send_queue is self.send_queue:  # not taken over
-                self.sessions.close(self.connection.token)
+            if self._attached is not None:
+                self.sessions.close(self._attached.token)
             raise
         finally:
             listening.cancel()
@@ -155,6 +155,12 @@ class _Player:
         with suppress(Exception), anyio.move_on_after(2):  # the socket may be closed already
             await self.socket.send_json({"type": "error", "message": error.detail})
             await self.socket.close(code, reason)
+
+    @property
+    def _attached(self) -> LiveConnection | None:
+        """The session; None before it is open, and when another connection has taken it over."""
+        connection = self.connection
+        return connection if connection is not None and connection.send_queue is self.send_queue else None
 
     async def _hello(self) -> Hello:
         seconds = self.service.settings.handshake_timeout
@@ -203,8 +209,8 @@ class _Player:
         """Apply actions at once; queue control messages for `_handle_controls`."""
         while True:
             message = await self._receive()
-            connection = self.connection
-            if connection is not None and connection.send_queue is self.send_queue:
+            connection = self._attached
+            if connection is not None:
                 connection.delivered = True
             if isinstance(message, str):
                 try:
@@ -221,6 +227,8 @@ class _Player:
     async def _handle_controls(self, connection: LiveConnection) -> None:
         while True:
             control = await self.controls.get()
+            if self._attached is None:
+                continue  # `_heartbeat` ends this connection
             try:
                 await self._apply(connection, control)
             except (PlayloomError, HTTPException) as error:
@@ -249,7 +257,7 @@ class _Player:
     async def _heartbeat(self, connection: LiveConnection) -> None:
         while True:
             await asyncio.sleep(1)
-            if connection.send_queue is not self.send_queue:
+            if self._attached is None:
                 raise HTTPException(410, "this session was taken over by another connection")
             if connection.failure is not None:
                 raise HTTPException(500, connection.failure)

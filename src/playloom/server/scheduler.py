@@ -181,6 +181,10 @@ class Scheduler:
         """Make a frame of a live session at every tick, until its handle is closed."""
         _on_failure(self.run(lambda: self._live.append(live)), live.on_error)
 
+    def stop(self, live: LiveHandle) -> None:
+        """Close the session that a live handle has by then, also when a restart is about to switch it."""
+        self.run(lambda: self._remove(live.handle))
+
     def wake(self) -> None:
         """Look at the live sessions again, after one was resumed or stepped."""
         self.run(lambda: None)

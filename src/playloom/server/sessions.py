@@ -147,7 +147,7 @@ class LiveConnection:
     def close(self) -> None:
         """Free the session's memory."""
         self.failure = self.failure or "this session was closed"
-        self._live.handle.close()
+        self.service.scheduler.stop(self._live)
 
     def state_changed(self) -> None:
         """Apply a change of the state: new manifest, another look at the clock, a message to the player."""
@@ -292,9 +292,10 @@ class SessionManager:
 
     def find(self, token: str) -> HttpSession:
         """Return an HTTP session by its token, or raise an `HTTPException` 404."""
-        if token not in self.http_sessions:
+        session = self.http_sessions.get(token)
+        if session is None or session.handle.closed:  # a failed step closes the handle
             raise HTTPException(404, "there is no such session; it was closed or expired")
-        return self.http_sessions[token]
+        return session
 
     def history(self, token: str) -> tuple[str, FrameHistory, Manifest]:
         """Return the prompt's name, the newest frames and the manifest of a session, or raise a 404."""
@@ -318,7 +319,8 @@ class SessionManager:
             if away or (live.send_queue is None and live.failure is not None):
                 self.close(token)
         for token, session in list(self.http_sessions.items()):
-            if now - session.used_at > settings.idle_seconds and not session.lock.locked():
+            idle = now - session.used_at > settings.idle_seconds and not session.lock.locked()
+            if idle or session.handle.closed:
                 self.close(token)
 
 
