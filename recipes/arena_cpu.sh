@@ -13,6 +13,6 @@ episodes=200          # seeds 0 to 199, one minute each
 tokenizer_episodes=71 # the first 71 seeds hold 65 episodes for training and validation
 beside=0              # 1: record the other episodes while the tokenizer trains
 evaluation_minutes=15
-evaluation_flags=(--temperature 0.5 --action-temperature 1)
+evaluation_flags=(--temperature 0.7 --action-temperature 1)
 
 . "$recipes/common.sh"

@@ -113,7 +113,7 @@ def test_stages_run_once_and_a_changed_one_runs_again_with_all_later_ones(stub, 
     assert [call.split(" --")[0].split(" /")[0] for call in calls] == names
     assert "--hours 1.175000" in calls[0] and "--hours 3.325000" in calls[3]
     assert "--preset arena-live" in calls[1] and "--prepare-only" in calls[1] and "--prepare-only" not in calls[2]
-    assert "--temperature 0.5" in calls[6] and len(list((tmp_path / "run/test_recordings").iterdir())) == 40
+    assert "--temperature 0.7" in calls[6] and len(list((tmp_path / "run/test_recordings").iterdir())) == 40
     assert stub(RECIPES / "arena_cpu.sh")[1] == []
     (tmp_path / "run/stamps/world").write_text("other settings")
     assert len(stub(RECIPES / "arena_cpu.sh")[1]) == 3
