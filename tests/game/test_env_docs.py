@@ -19,7 +19,7 @@ def test_the_page_is_true() -> None:
     exec(planner, names)
     env, found = names["env"], names["rewards"]
     env.reset(seed=0)
-    rests = [env.step(0)[1] for _ in range(10)]
+    rests = [env.step(0)[1] for _ in found]
     assert np.mean(found) > np.mean(rests) + 0.05 and found[-1] > -0.1 > rests[-1]
     assert len(planner.splitlines()) < 40
 
