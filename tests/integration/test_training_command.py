@@ -20,7 +20,7 @@ from playloom.models.checkpoint import load_model
 from playloom.models.folder import read_card
 from playloom.training.artifacts import load_origin, load_tokenizer
 from playloom.training.data_source import detect_dataset_kind
-from training_toys import HEIGHT, WIDTH, frame_store, scroll, stick_actions
+from training_toys import HEIGHT, WIDTH, frame_store, read_log, scroll, stick_actions
 
 SHORT = ["--preset", "tiny", "--steps", "3", "--batch", "4", "--device", "cpu", "--threads", "1"]
 
@@ -249,6 +249,9 @@ def test_a_world_training_begins_with_a_trained_model(data, tokenizer, tmp_path)
     start = ["world", "--data", first / "tokens", "--config", heavier, "--start", first, "--out", second]
     still = ["--steps", "1", "--batch", "4", "--device", "cpu", "--threads", "1", "--learning-rate", "1e-12"]
     assert "finished after 1 step " in playloom(*start, *still).output
+    before, after = read_log(first)[-1], read_log(second)[0]
+    assert after["step"] == 0, "the weights it starts from are validated first"
+    assert after["validation/image"] == pytest.approx(before["validation/image"], abs=1e-3)
     old, new = load_model(first / "model"), load_model(second / "model")
     assert new.config == replace(old.config, name="tokens")
     for name, weight in old.transformer.state_dict().items():

@@ -71,6 +71,9 @@ class Loop:
         torch.set_flush_denormal(self.device.type == "cpu")  # denormals in the averages are slow on a CPU
         try:
             with stop_requests() as stop:
+                if self.step == 0 and "start" in self.task.run_config:
+                    self._validate()  # the figures to compare with: a renewed rate makes the first ones worse
+                    self._started = time.monotonic()
                 self._train(stop)
                 if self.done >= 1:  # also in a finished run: its export names the metrics
                     self._validate()
