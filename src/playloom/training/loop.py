@@ -264,19 +264,18 @@ class Loop:
             self._report(report)
 
     def _over_ranks(self, metrics: dict[str, float]) -> dict[str, float]:
-        if self.fabric.world_size == 1:
+        if self.fabric.world_size == 1 or not metrics:
             return metrics
         means = self.fabric.all_reduce(torch.tensor([*metrics.values()], device=self.device), reduce_op="mean")
         return dict(zip(metrics, means.tolist(), strict=True))
 
     def _validate(self) -> None:
-        if self._logger is not None or self._sharded:
-            with self._averaged(), torch.no_grad():
-                self._validation = self.task.validate()
-                picture = None if self._sharded else self.task.preview()
-            if self._validation:
-                named = {f"validation/{name}": value for name, value in self._validation.items()}
-                self._log(named, {}, learning_rate_factor(self.config, self.step, self.done))
-            if picture is not None and self._logger is not None:
-                self._logger.preview(self.step, picture)
+        with self._averaged(), torch.no_grad():
+            self._validation = self._over_ranks(self.task.validate())
+            picture = self.task.preview() if self._logger is not None and not self._sharded else None
+        if self._validation:
+            named = {f"validation/{name}": value for name, value in self._validation.items()}
+            self._log(named, {}, learning_rate_factor(self.config, self.step, self.done))
+        if picture is not None and self._logger is not None:
+            self._logger.preview(self.step, picture)
         self.fabric.barrier()

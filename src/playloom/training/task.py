@@ -58,7 +58,7 @@ class Task(Protocol):
         """Yield the losses of one batch on the given (wrapped) modules."""
 
     def validate(self) -> dict[str, float]:
-        """Return metrics on held-out data; modules carry averaged weights in eval mode."""
+        """Return metrics on held-out data, a mean over ranks; modules carry averaged weights in eval mode."""
 
     def preview(self) -> NDArray[np.uint8] | None:
         """Return a picture strip, uint8 [H, W, 3]."""

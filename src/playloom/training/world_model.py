@@ -256,14 +256,18 @@ class WorldTask:
         yield ModuleLoss("world", output.loss, {**metrics, f"image_row_delay_{row_delay}": output.image})
 
     def validate(self) -> dict[str, float]:
-        """Return metrics on the validation split: raster order, the fastest order, and raster with wrong actions."""
+        """Return metrics on this rank's share of the validation split.
+
+        They are for raster order, for the fastest order, and for raster order with wrong actions.
+        """
         if self._validation is None:
             return {}
         row_delays, device = list(self._masks), self.transformer.token.weight.device
         sums: dict[str, float] = {}
-        count = max(1, self._config.validation_windows // self._validation.batch)
-        for index in range(count):
-            windows = self._windows(self._validation.rows(index * self._validation.batch))
+        (rank, ranks), size = dist_info(), self._validation.batch
+        count = max(1, self._config.validation_windows // (size * ranks))
+        for index in range(rank, count * ranks, ranks):
+            windows = self._windows(self._validation.rows(index * size))
             batch = {name: tensor.to(device) for name, tensor in windows.items()}
             raster = self._output(self.loss, batch, row_delays[0])
             metrics = {name: float(value) for name, value in raster._asdict().items()}
