@@ -79,10 +79,8 @@ class DatasetWriter:
         self._spans = self._resume()
         need, free = total * sum(dtype.itemsize for dtype in self._columns.values()), shutil.disk_usage(folder).free
         if not self._spans and need > free:
-            raise RecordingError(
-                f"{folder} needs {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; make room, or tokenise "
-                "the recordings without a frame dataset"
-            )
+            hint = "make room, or tokenise the recordings without a frame dataset"
+            raise RecordingError(f"{folder} needs {need / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; {hint}")
         self._offsets = {name: self._resize(name, "rb+" if self._spans else "wb") for name in self._columns}
 
     @property
@@ -155,9 +153,8 @@ class DatasetWriter:
                     if file.write(data) < dtype.itemsize:
                         raise OSError(errno.ENOSPC, "no space left")
                 except OSError as error:
-                    raise StorageError(
-                        f"cannot write {self.folder}: {error.strerror}; make room, then the same command continues"
-                    ) from error
+                    hint = "make room, then the same command continues"
+                    raise StorageError(f"cannot write {self.folder}: {error.strerror}; {hint}") from error
             os.fsync(file.fileno())  # before the journal names these rows
 
     def _part(self, column: str) -> Path:

@@ -24,6 +24,7 @@ from playloom.json_io import write_json
 from playloom.media.clips import DREAM_NAMES, clips_below, npz_names, read_clip, read_dream_clip
 from playloom.media.video import write_mp4
 
+Format = Literal["lerobot", "minari"]
 RATE = 10
 _CAMERA = "observation.images.screen"
 _FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
@@ -49,11 +50,7 @@ class ExportEpisode(NamedTuple):
 
 
 def export_episodes(
-    source: Path | str,
-    out: Path | str,
-    form: Literal["lerobot", "minari"],
-    render: Render,
-    progress: Progress | None = None,
+    source: Path | str, out: Path | str, form: Format, render: Render, progress: Progress | None = None
 ) -> int:
     """Write the episodes of a source into a new folder and return their number.
 

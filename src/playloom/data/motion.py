@@ -30,7 +30,8 @@ def motions(frames_THWC: NDArray[np.uint8], chunk: int = 64) -> Floats:
         grey_THW = frames_THWC[first : first + chunk + 1].mean(-1, dtype=np.float32)
         scale = 2 if grey_THW.shape[-1] >= 128 else 1
         grey_THW = _halved(grey_THW) if scale == 2 else grey_THW
-        grey_TBhw = _bands(grey_THW)
+        rows = grey_THW.shape[1] // BANDS
+        grey_TBhw = _faded(grey_THW[:, : rows * BANDS].reshape(len(grey_THW), BANDS, rows, -1))
         pixels_TC = _shifts(grey_TBhw[:-1], grey_TBhw[1:]).reshape(len(grey_THW) - 1, -1) * scale
         parts.append(np.concatenate([pixels_TC, _rotations(grey_THW)[:, None]], axis=1))
     return np.concatenate(parts).astype(np.float32)
@@ -47,13 +48,8 @@ def _blurred(grey_THW: Floats) -> Floats:
     return (rows[..., 1:] + rows[..., :-1]) / 4
 
 
-def _bands(grey_THW: Floats) -> Floats:
-    """Bands of grey frames, float [T, BANDS, h, w], faded at their edges."""
-    rows = grey_THW.shape[1] // BANDS
-    return _faded(grey_THW[:, : rows * BANDS].reshape(len(grey_THW), BANDS, rows, -1))
-
-
 def _faded(grey: Floats) -> Floats:
+    """Without the mean, and faded at the edges: their jumps would be in every spectrum."""
     rows, columns = grey.shape[-2:]
     window = np.outer(np.hanning(rows), np.hanning(columns)).astype(np.float32)
     return (grey - grey.mean((-1, -2), keepdims=True)) * window

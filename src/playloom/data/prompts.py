@@ -139,9 +139,8 @@ def load_prompt(
     `model` is the folder of the model whose prompts have names, besides the bundled ones.
     """
     part, path = _Part(context, frame_size, resize, start_step, horizon, schema, render), check_prompt(spec, model)
-    if path.parent in (BUNDLED, prompt_folder(model)):
-        return replace(part.of_clip(path.stem, load_prompt_file(path)), name=path.stem, source=path)
-    return replace(part.of_path(path), name=path.resolve().name, source=path)
+    named = path.parent in (BUNDLED, prompt_folder(model))
+    return replace(part.of_path(path), name=path.stem if named else path.resolve().name, source=path)
 
 
 def check_prompt(spec: str | Path, model: Path | None = None) -> Path:
@@ -153,9 +152,7 @@ def check_prompt(spec: str | Path, model: Path | None = None) -> Path:
     if text.startswith(BUNDLED_PREFIX):
         return find_prompt(text.removeprefix(BUNDLED_PREFIX))
     if not text.strip():
-        raise BadInputError(
-            "the prompt is empty; give a picture, a folder of pictures, a recording or a bundled prompt's name"
-        )
+        raise BadInputError("the prompt is empty; give a picture, a folder, a recording or a bundled prompt's name")
     path = Path(spec)
     with suppress(OSError):  # the text may be longer than a file's name can be
         for candidate in (path, path.parent / f"{path.name}.npz"):
@@ -163,21 +160,15 @@ def check_prompt(spec: str | Path, model: Path | None = None) -> Path:
                 return candidate
         if path.name.isdecimal() and (path.parent / INDEX).is_file():
             return path
-    folders = (prompt_folder(model), BUNDLED)
-    for folder in folders:
-        if text in list_prompts(folder):
-            return find_prompt(text, folder)
-    names = [name for folder in dict.fromkeys(folders) for name in list_prompts(folder)]
-    raise RecordingError(
-        f"there is no {path}: give a picture, a folder of pictures, a recording, an .npz, a dataset or a prompt's "
-        f"name; {did_you_mean(path.name, names)}"
-    )
+    folders = {name: folder for folder in (BUNDLED, prompt_folder(model)) for name in list_prompts(folder)}
+    if text in folders:
+        return find_prompt(text, folders[text])
+    kinds = "a picture, a folder of pictures, a recording, an .npz, a dataset or a prompt's name"
+    raise RecordingError(f"there is no {path}: give {kinds}; {did_you_mean(path.name, folders)}")
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Requested part of a source, see `load_prompt`."""
-
     context: int
     frame_size: tuple[int, int]
     resize: ResizeMode
@@ -200,15 +191,11 @@ class _Part:
         """
         at = default if self.start_step is None else self.start_step
         if steps < least:
-            raise RecordingError(
-                f"{name} has {steps} steps; a context of {self.context} needs at least as many: request a shorter "
-                f"context (--context {max(1, steps)}) or give a longer recording"
-            )
+            hint = f"request a shorter one (--context {max(1, steps)}), or give a longer recording"
+            raise RecordingError(f"{name} is too short for the context: got {steps} steps, expected {least}; {hint}")
         if not least - 1 <= at < steps:
-            raise RecordingError(
-                f"{name} has {steps} steps; with a context of {least} or more the last context step can be "
-                f"{least - 1} to {steps - 1}, got {at}"
-            )
+            limits = f"the last context step can be {least - 1} to {steps - 1}, got {at}"
+            raise RecordingError(f"{name} has {steps} steps; with a context of {least} or more {limits}")
         return max(0, at + 1 - self.context), at, steps if self.horizon is None else min(steps, at + 1 + self.horizon)
 
     def divide(
@@ -235,14 +222,15 @@ class _Part:
     def of_path(self, path: Path) -> PromptData:
         if (path / CLIP_FILE).is_file():
             return self.of_dream(path / CLIP_FILE)
+        long = replace(self, horizon=_LONG_HORIZON) if self.horizon is None else self
         if (path / INDEX).is_file():
-            return self.of_dataset(FrameDataset.open(path), None)
+            return long.of_dataset(FrameDataset.open(path), None)
         if not path.exists():  # an episode, see `check_prompt`
-            return self.of_dataset(FrameDataset.open(path.parent), int(path.name))
+            return long.of_dataset(FrameDataset.open(path.parent), int(path.name))
         if path.is_dir():
             return self.of_folder(path)
         if path.suffix.lower() in VIDEO_ENDINGS:
-            return self.of_video(path)
+            return long.of_video(path)
         try:
             with path.open("rb") as file:
                 opening = file.read(16)
@@ -262,10 +250,8 @@ class _Part:
             return self.of_clip(path.stem, load_prompt_file(path))
         if names.issuperset(("actions", "states")):
             return self.of_episode(path)
-        raise RecordingError(
-            f"{path} holds {', '.join(sorted(names)) or 'nothing'}; expected images and actions (the published "
-            f"dataset), actions and states (a recording), or a {CLIP_FILE}"
-        )
+        expected = f"images and actions (the published dataset), actions and states (a recording), or a {CLIP_FILE}"
+        raise RecordingError(f"{path} holds {', '.join(sorted(names)) or 'nothing'}; expected {expected}")
 
     def of_clip(self, name: str, clip: Clip, default: int | None = None, least: int | None = None) -> PromptData:
         default, least = self.context - 1 if default is None else default, least or self.context
@@ -291,10 +277,8 @@ class _Part:
     def of_episode(self, path: Path) -> PromptData:
         episode = load_episode(path)
         if self.render is None:
-            raise BadInputError(
-                f"{path} is a recording without pictures, and there is no game to render them; give a picture, an .npz "
-                "with images, or a bundled prompt"
-            )
+            hint = "give a picture, an .npz with images, or a bundled prompt"
+            raise BadInputError(f"{path} is a recording without pictures, and no game renders them; {hint}")
         _, _, stop = self.rows(str(path), len(episode.actions_TA), self.context - 1, self.context)
         frames = list(itertools.islice(self.render(episode), stop))
         if len(frames) < stop:
@@ -305,17 +289,15 @@ class _Part:
         last = len(dataset.spans) - 1
         if episode is not None and episode > last:
             raise RecordingError(f"there is no episode {episode} in {dataset.folder}; expected 0 to {last}")
-        part = replace(self, horizon=_LONG_HORIZON if self.horizon is None else self.horizon)
         default = (*dataset.of_split("validation"), *dataset.spans)[0]
         rows = (default if episode is None else dataset.spans[episode]).rows
         clip = Clip(dataset.frames_FHWC[rows], np.array(dataset.actions_FA[rows]))
-        return part.of_clip(str(dataset.folder), clip)
+        return self.of_clip(str(dataset.folder), clip)
 
     def of_video(self, path: Path) -> PromptData:
-        part = replace(self, horizon=_LONG_HORIZON if self.horizon is None else self.horizon)
         recording = VideoLog(path, ImportOptions(frame_size=self.frame_size, schema=self.schema))
         run = find_runs(recording.times_F)[0]
-        first, at, stop = part.rows(str(path), run.steps, self.context - 1, least=1)
+        first, at, stop = self.rows(str(path), run.steps, self.context - 1, least=1)
         actions_TA = np.tile(REST_VALUES, (stop, 1))
         notes = ["it has no log of its input: the actions of its pictures are rest"]
         if any(path.with_suffix(ending).is_file() for ending in TABLE_ENDINGS):
@@ -323,7 +305,7 @@ class _Part:
             input_TC = resample(recording.changes(mapping.sources), [run], mapping.sources, mapping.dead_zone)
             actions_TA = mapping.fit(mapping.mouse_counts(input_TC)).apply(input_TC)
         pictures = last_pictures(recording.pictures(), [Run(run.start + STEP * first, stop - first)])
-        prompt = part.divide(((path.name, load()) for load in pictures), actions_TA, first, at)
+        prompt = self.divide(((path.name, load()) for load in pictures), actions_TA, first, at)
         return replace(prompt, kind="given", notes=(*notes, *prompt.notes))
 
     def of_folder(self, folder: Path) -> PromptData:
@@ -332,10 +314,8 @@ class _Part:
             return self.of_pictures(pictures)
         values_SA, notes = read_actions(table, self.schema)
         if len(values_SA) < len(pictures) - 1:
-            raise ActionError(
-                f"{table} has {len(values_SA)} rows for {len(pictures)} pictures; expected at least "
-                f"{len(pictures) - 1}: one for every picture but the last"
-            )
+            least = f"at least {len(pictures) - 1}: one for every picture but the last"
+            raise ActionError(f"{table} has {len(values_SA)} rows for {len(pictures)} pictures; expected {least}")
         prompt = self.of_pictures(pictures, values_SA)
         return replace(prompt, notes=(*notes, *prompt.notes))
 
@@ -351,8 +331,7 @@ class _Part:
         dreamed = [picture.manifest is not None for _, picture in pictures]
         if any(dreamed):
             notes.append(
-                "some pictures were generated by playloom and show its watermark; to avoid it, give the clip's "
-                f"{CLIP_FILE}"
+                f"some pictures were generated and show the watermark; to avoid it, give the clip's {CLIP_FILE}"
             )
         dreamed_T = np.array(dreamed[: at + 1 - first])
         return replace(prompt, dreamed_T=dreamed_T, kind="given", notes=(*notes, *prompt.notes))
@@ -360,10 +339,7 @@ class _Part:
 
 def _grouped(notes: Iterable[tuple[str, str]]) -> list[str]:
     """Merge equal notes of several pictures into one sentence each."""
-    groups: dict[str, dict[str, None]] = {}
-    for name, note in notes:
-        groups.setdefault(note, {})[name] = None
-    return [
-        f"{next(iter(names))}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}"
-        for note, names in groups.items()
-    ]
+    groups: dict[str, list[str]] = {}
+    for name, note in dict.fromkeys(notes):
+        groups.setdefault(note, []).append(name)
+    return [f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {note}" for note, names in groups.items()]

@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, check_values, mirror_values
-from playloom.atomic_io import atomic_write
 from playloom.data.dataset import DatasetWriter, FrameDataset, Progress, TokenDataset
 from playloom.data.parallel import map_ordered, write_rows
 from playloom.errors import ConfigError, RecordingError
 from playloom.json_io import from_mapping, read_json, write_json
-from playloom.media.clips import read_npz
+from playloom.media.clips import read_npz, write_npz
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,8 +98,7 @@ def episode_key(meta: EpisodeMeta) -> str:
 def save_episode(folder: Path, episode: Episode) -> Path:
     """Write an episode into `folder` (made if needed), the JSON last; return the path of its `.npz`."""
     path = Path(folder) / f"{episode_key(episode.meta)}.npz"
-    with atomic_write(path) as temporary:
-        np.savez_compressed(temporary, actions=episode.actions_TA, states=episode.states)
+    write_npz(path, {"actions": episode.actions_TA, "states": episode.states})
     write_json(path.with_suffix(".json"), dataclasses.asdict(episode.meta))
     return path
 
@@ -128,7 +126,6 @@ def load_meta(path: Path) -> EpisodeMeta:
 
 def list_episodes(folder: Path) -> list[Path]:
     """Return the `.npz` paths of every complete episode in `folder`, sorted."""
-    folder = Path(folder)
     if not folder.is_dir():
         raise RecordingError(f"{folder} is not a folder; make one with: playloom record --out {folder}")
     paths = (p for p in folder.glob("*.npz") if not p.name.startswith("."))
@@ -230,6 +227,9 @@ def choose_edited(episodes: Sequence[Path], share: float) -> list[Path]:
     return [train[index] for index in sorted(chosen.tolist())]
 
 
+_Convert = Callable[[NDArray[np.uint8]], NDArray[Any]]
+
+
 class _Job(NamedTuple):
     episode: Episode
     render: Render
@@ -250,13 +250,7 @@ def _picture_size(jobs: Sequence[_Job]) -> tuple[int, int]:
     return height, width
 
 
-def _fill(
-    writer: DatasetWriter,
-    jobs: Sequence[_Job],
-    convert: Callable[[NDArray[np.uint8]], NDArray[Any]],
-    workers: int,
-    progress: Progress | None,
-) -> None:
+def _fill(writer: DatasetWriter, jobs: list[_Job], convert: _Convert, workers: int, progress: Progress | None) -> None:
     starts = np.cumsum([0, *(job.episode.meta.steps for job in jobs)]).tolist()
     pairs = zip(starts, jobs, strict=False)
     todo = [(start, job) for start, job in pairs if not writer.has(start, job.episode.meta.steps, job.meta)]

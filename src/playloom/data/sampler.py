@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +28,10 @@ class WindowSampler:
         usable = [span for span in spans if span.length >= steps]
         if not usable:
             longest = max((span.length for span in spans), default=0)
-            raise RecordingError(
-                f"no episode is as long as a window of {steps} steps (the longest of {len(spans)} has {longest}); "
-                "record longer episodes or choose shorter windows"
-            )
-        self.steps, self.batch, self.seed = steps, batch, seed
-        self._rank = rank
+            found = f"the longest of {len(spans)} has {longest}"
+            hint = "record longer episodes, or choose shorter windows"
+            raise RecordingError(f"no episode is as long as a window of {steps} steps: {found}; {hint}")
+        self.steps, self.batch, self.seed, self._rank = steps, batch, seed, rank
         self._starts = np.array([span.start for span in usable], np.int64)
         self._lengths = np.array([span.length for span in usable], np.int64)
         self._counts = np.maximum(self._lengths // steps - (steps > 1), 1)
@@ -61,18 +58,14 @@ def alive_spans(spans: Sequence[EpisodeSlice], dead_F: NDArray[np.float32]) -> t
     result = []
     for span in spans:
         alive = np.concatenate([[False], dead_F[span.rows] <= 0, [False]])
-        edges = np.flatnonzero(alive[1:] != alive[:-1]).reshape(-1, 2)
-        result += [
-            EpisodeSlice(start=span.start + int(first), length=int(stop - first), meta=span.meta)
-            for first, stop in edges
-        ]
+        for first, stop in np.flatnonzero(alive[1:] != alive[:-1]).reshape(-1, 2).tolist():
+            result.append(EpisodeSlice(start=span.start + first, length=stop - first, meta=span.meta))
     return tuple(result)
 
 
 def token_windows(store: TokenDataset, rows_BT: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
     """Gather `codes`, int64 [B, T, N], and `actions`, int64 [B, T, A] in slot order, of these rows."""
-    columns: dict[str, NDArray[Any]] = {"codes": store.tokens_FN, "actions": store.actions_FA}
-    return {name: column[rows_BT].astype(np.int64) for name, column in columns.items()}
+    return {"codes": store.tokens_FN[rows_BT].astype(np.int64), "actions": store.actions_FA[rows_BT].astype(np.int64)}
 
 
 def frame_batch(store: FrameDataset, rows_B1: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -32,8 +32,7 @@ def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> Script:
     """
     check_schema(schema)
     header, rows = _read_cells(Path(path))
-    _check_columns(path, header)
-    _check_steps(path, header, rows)
+    _check_cells(path, header, rows)
     ignored = [name for name in header if name not in (*SLOT_NAMES, STEP_COLUMN)]
     notes = [f"{path}: ignored the columns {', '.join(ignored)}, which are no controls"] if ignored else []
     numbers_TA = _numbers(path, header, rows)  # columns in slot order
@@ -55,13 +54,11 @@ def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> Script:
 def write_actions(path: Path | str, values_TA: ArrayLike, schema: Schema = "named", *, first_step: int = 1) -> None:
     """Write action values [T, 16] as CSV; the inverse of `read_actions`."""
     rows_T16 = values_to_rows(np.asarray(values_TA).reshape(-1, len(SLOT_NAMES)), schema)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([STEP_COLUMN, *_COLUMNS[schema]])
-    for step, row in enumerate(rows_T16, first_step):
-        writer.writerow([step, *(f"{value:g}" for value in row)])
-    with atomic_write(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([STEP_COLUMN, *_COLUMNS[schema]])
+        for step, row in enumerate(rows_T16, first_step):
+            writer.writerow([step, *(f"{value:g}" for value in row)])
 
 
 def read_inputs(text: str, schema: Schema | Literal["auto"], steps: int | None) -> Script:
@@ -95,13 +92,13 @@ def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
     header, rows = lines[0], lines[1:]
     if separator != ",":  # a spreadsheet that writes these writes 0,5 for a half
         rows = [[cell.replace(",", ".") for cell in row] for row in rows]
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(header):
-            raise ActionError(f"{path} row {number} has {len(row)} cells; the header has {len(header)}")
     return header, rows
 
 
-def _check_columns(path: Path | str, header: Sequence[str]) -> None:
+def _check_cells(path: Path | str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(header):
+            raise ActionError(f"{path} row {number} has {len(row)} cells; the header has {len(header)}")
     names = _COLUMNS["named"]
     missing = [name for name in names if name not in header]
     if missing:
@@ -110,9 +107,6 @@ def _check_columns(path: Path | str, header: Sequence[str]) -> None:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise ActionError(f"{path} has the column {', '.join(twice)} more than once; keep one")
-
-
-def _check_steps(path: Path | str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     cells = [row[header.index(STEP_COLUMN)] for row in rows] if STEP_COLUMN in header else []
     for index, cell in enumerate(cells):
         expected = str(int(cells[0]) + index) if cells[0].isdecimal() else "a whole number"

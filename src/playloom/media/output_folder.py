@@ -168,7 +168,14 @@ class GeneratedClip:
 
 def _write_files(place: Path, clip: GeneratedClip) -> Iterator[tuple[str, str]]:
     if clip.frames_dreamed:
-        yield from _write_pictures(place, clip)
+        frames_SHWC = clip.frames
+        digits, (height, width) = max(2, len(str(len(frames_SHWC)))), frames_SHWC.shape[1:3]
+        for number, frame_HWC in enumerate(frames_SHWC, 1):
+            name, manifest = f"{number:0{digits}}.png", clip.manifest.at_step(number)
+            write_picture(place / "raw" / name, stamp(frame_HWC), manifest)
+            write_picture(place / f"x{_ENLARGED}" / name, stamp(enlarge(frame_HWC, _ENLARGED)), manifest)
+        yield "raw/", f"{len(frames_SHWC)} dreamed pictures, {width} x {height}"
+        yield f"x{_ENLARGED}/", f"the same, {_ENLARGED * width} x {_ENLARGED * height}"
     given = sum(step.action_given for step in clip.steps)
     files = {
         "dream.gif": f"{_content(clip)}, in real time",
@@ -183,18 +190,6 @@ def _write_files(place: Path, clip: GeneratedClip) -> Iterator[tuple[str, str]]:
     with atomic_write(place / "manifest.json") as temporary:
         temporary.write_text(replace(clip.manifest, request=clip.request).to_json() + "\n", encoding="utf-8")
     yield "manifest.json", "the manifest, and the request that makes it again"
-
-
-def _write_pictures(place: Path, clip: GeneratedClip) -> Iterator[tuple[str, str]]:
-    frames_SHWC = clip.frames
-    digits = max(2, len(str(len(frames_SHWC))))
-    for number, frame_HWC in enumerate(frames_SHWC, 1):
-        name, manifest = f"{number:0{digits}}.png", clip.manifest.at_step(number)
-        write_picture(place / "raw" / name, stamp(frame_HWC), manifest)
-        write_picture(place / f"x{_ENLARGED}" / name, stamp(enlarge(frame_HWC, _ENLARGED)), manifest)
-    height, width = frames_SHWC.shape[1:3]
-    yield "raw/", f"{len(frames_SHWC)} dreamed pictures, {width} x {height}"
-    yield f"x{_ENLARGED}/", f"the same, {_ENLARGED * width} x {_ENLARGED * height}"
 
 
 def _content(clip: GeneratedClip) -> str:
@@ -244,10 +239,7 @@ def _rows(clip: GeneratedClip) -> list[list[Tile]]:
 
 
 def seen_tiles(
-    frames_THWC: NDArray[np.uint8],
-    actions_TA: NDArray[np.uint8],
-    dreamed_T: NDArray[np.bool_] | None = None,
-    kind: Kind = "real",
+    frames_THWC: NDArray[np.uint8], actions_TA: NDArray[np.uint8], dreamed_T: NDArray[np.bool_] | None, kind: Kind
 ) -> list[Tile]:
     """Return the tiles of a context, each with the input before it; number 0 is the last one.
 

@@ -18,6 +18,8 @@ from playloom.atomic_io import atomic_write
 from playloom.errors import BadInputError
 from playloom.provenance import Manifest
 
+Frames = Iterable[NDArray[np.uint8]]
+"""Frames of a video in order, uint8 RGB [H, W, 3] each."""
 _STEADY = 6
 """Change of a pixel, of 255, below which its colour stays in a GIF."""
 _PALETTE_FRAMES = 24
@@ -25,59 +27,33 @@ _PALETTE_FRAMES = 24
 
 
 def write_gif(
-    path: Path | str,
-    frames: Iterable[NDArray[np.uint8]],
-    *,
-    seconds_per_frame: float = 0.1,
-    manifest: Manifest | None = None,
+    path: Path | str, frames: Frames, *, seconds_per_frame: float = 0.1, manifest: Manifest | None = None
 ) -> None:
     """Write an endless GIF in 255 colours. Equal neighbours become one, shown longer.
 
     The format keeps hundredths of a second; 0.1 s is real time.
     """
-    images = _with_one_palette(frames)
-    if not images:
-        raise BadInputError(f"there are no pictures to write to {path}; expected at least one")
-    comment = manifest.to_json().encode() if manifest else b""
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        images[0].save(
-            file,
-            "GIF",
-            save_all=True,
-            append_images=images[1:],
-            duration=round(1000 * seconds_per_frame),
-            loop=0,
-            comment=comment,
-            disposal=1,
-            optimize=True,
-        )
-
-
-def _with_one_palette(frames: Iterable[NDArray[np.uint8]]) -> list[Image.Image]:
-    """The frames in 255 common colours; pixels that hardly change stay equal.
-
-    With one palette Pillow leaves out unchanged pixels, which get the remaining colour. Without dithering flat walls
-    stay flat. Together they make the file a quarter as large.
-    """
+    # With one palette Pillow leaves out unchanged pixels, which get the remaining colour. Without dithering flat walls
+    # stay flat. Together they make the file a quarter as large.
     steady: list[NDArray[np.uint8]] = []
     for frame_HWC in frames:
         before_HWC = steady[-1] if steady else frame_HWC
         change_HW1 = np.abs(frame_HWC.astype(np.int16) - before_HWC).max(axis=-1, keepdims=True)
         steady.append(np.where(change_HW1 <= _STEADY, before_HWC, frame_HWC))
     if not steady:
-        return []
+        raise BadInputError(f"there are no pictures to write to {path}; expected at least one")
     spread = np.linspace(0, len(steady) - 1, min(len(steady), _PALETTE_FRAMES)).round().astype(int)
     sample = Image.fromarray(np.concatenate([steady[index] for index in spread]))
     palette = sample.quantize(255, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    return [Image.fromarray(frame_HWC).quantize(palette=palette, dither=Image.Dither.NONE) for frame_HWC in steady]
+    images = [Image.fromarray(frame_HWC).quantize(palette=palette, dither=Image.Dither.NONE) for frame_HWC in steady]
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        timing = {"duration": round(1000 * seconds_per_frame), "loop": 0, "disposal": 1}
+        comment = manifest.to_json().encode() if manifest else b""
+        images[0].save(file, "GIF", save_all=True, append_images=images[1:], comment=comment, optimize=True, **timing)
 
 
 def write_mp4(
-    path: Path | str,
-    frames: Iterable[NDArray[np.uint8]],
-    *,
-    frames_per_second: int = 10,
-    manifest: Manifest | None = None,
+    path: Path | str, frames: Frames, *, frames_per_second: int = 10, manifest: Manifest | None = None
 ) -> None:
     """Write an MP4 (H.264, yuv420p); frames are consumed one by one.
 

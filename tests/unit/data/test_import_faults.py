@@ -8,9 +8,11 @@ import pytest
 
 from import_toys import video_at
 from playloom.actions.codec import SLOT_NAMES
+from playloom.data.importing import build
 from playloom.data.importing.build import import_recordings
 from playloom.data.importing.files import video_pictures, video_times
 from playloom.data.importing.recordings import ImportOptions
+from playloom.errors import ResourceError
 
 OPTIONS = ImportOptions(frame_size=(12, 16), split="train")
 TIMES = [index / 20 for index in range(60)]
@@ -101,3 +103,22 @@ def test_mouse_movement_in_a_menu_does_not_set_the_scale_of_the_camera(tmp_path)
     dataset, notes = import_recordings(tmp_path / "in", tmp_path / "again", OPTIONS)
     assert "mouse: 10 counts in 0.1 s are full stick; 0.0% of the steps are clipped" in notes
     assert (dataset.actions_FA[:, SLOT_NAMES.index("right_stick_x")] == 10).all()
+
+
+def test_a_killed_worker_ends_the_import_and_the_same_command_continues(tmp_path, monkeypatch):
+    """The recordings after it were skipped as damaged, and the data set was finished without them."""
+    for name in "abc":
+        video = video_at(tmp_path / "in" / f"{name}.mp4", TIMES, [40] * len(TIMES))
+        video.with_suffix(".csv").write_text("time,key,down\n0.1,space,1\n")
+
+    def killed_at_the_second(function, jobs, **parallel):
+        yield function(*jobs[0])
+        raise ResourceError("a worker process ended before its work was done")
+
+    skipped: list[str] = []
+    with monkeypatch.context() as patch, pytest.raises(ResourceError, match="a worker process ended"):
+        patch.setattr(build, "map_ordered", killed_at_the_second)
+        import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, workers=2, on_skip=skipped.append)
+    assert (tmp_path / "out" / "part-index.json").exists()
+    assert len(import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS).dataset.spans) == 3
+    assert not skipped

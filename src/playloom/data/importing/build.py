@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -39,7 +39,7 @@ from playloom.data.importing.report import REPORT, write_report
 from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_runs, resample
 from playloom.data.importing.video_log import VideoLog
 from playloom.data.parallel import map_ordered
-from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
+from playloom.errors import BadInputError, PlayloomError, RecordingError, ResourceError, StorageError, did_you_mean
 from playloom.media.images import fit_picture
 
 _READERS = (OwaMcap, OwlControl, Vpt, OpenCs2, OpenP2p, NitroGen, LeRobot, Minari, PictureFolder, NpzClip, VideoLog)
@@ -47,9 +47,7 @@ FORMATS: Mapping[str, type[Recording]] = {reader.format: reader for reader in _R
 """Readers by format; a file belongs to the first of them that finds it."""
 _REPORT_EVERY = 50
 _AGREEING = 3  # recordings whose offset is trusted for another
-
-
-_Decoded = tuple[list[Run], Path | PlayloomError | None]  # clips that a worker decoded, and their file or fault
+_Decoded = Path | PlayloomError | None  # file of clips that a worker decoded, or its fault; None without workers
 
 
 class Imported(NamedTuple):
@@ -83,8 +81,7 @@ def find_recordings(folder: Path | str, options: ImportOptions) -> list[Recordin
     if options.format not in ("auto", *FORMATS):
         raise BadInputError(f"unknown format {options.format!r}; {did_you_mean(options.format, ('auto', *FORMATS))}")
     place = check_folder(folder)
-    found: list[Recording] = []
-    taken: set[Path] = set()
+    found, taken = list[Recording](), set[Path]()
     for name, reader in FORMATS.items():
         if options.format in ("auto", name):
             new = [recording for recording in reader.find(place, options) if recording.path not in taken]
@@ -119,8 +116,9 @@ def import_recordings(
     file system; the bytes written are the same.
 
     With `report`, a data card and a report lie beside the dataset. A call that fails leaves nothing behind, unless the
-    disk is full. When `out` holds the finished dataset of these recordings, it is opened. `progress` is called with the
-    steps done and in all, `on_skip` with path and fault of each unusable recording; None: the first one is an error.
+    disk is full or a worker is killed. When `out` holds the finished dataset of these recordings, it is opened.
+    `progress` is called with the steps done and in all, `on_skip` with path and fault of each unusable recording; None:
+    the first one is an error.
     """
     recordings, show = find_recordings(folder, options), progress or (lambda done, total: None)
     parallel = {"workers": workers, "cluster": cluster}
@@ -152,6 +150,7 @@ class _Build:
     mappings: dict[tuple[str, ...], ControlMapping] = field(default_factory=dict)
     estimates: dict[str, ClockEstimate] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    columns: tuple[str, ...] = ()
 
     def open(self) -> FrameDataset | TokenDataset:
         return FrameDataset.open(self.out) if self.encoder is None else TokenDataset.open(self.out)
@@ -159,18 +158,18 @@ class _Build:
     def make(self, recordings: Sequence[Recording], own: Container[Path]) -> None:
         plans = self._plan(recordings)
         with folder_lock(self.out):
-            columns = tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
-            self.notes += [f"state columns: {', '.join(columns)}"] if columns else []
+            self.columns = tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
+            self.notes += [f"state columns: {', '.join(self.columns)}"] if self.columns else []
             plans = [plan for plan in plans if plan.recording.path in own]
             total, encoder, (height, width) = sum(plan.steps for plan in plans), self.encoder, self.options.frame_size
             if encoder is None:
-                writer = FrameDataset.create(self.out, total, height=height, width=width, state_columns=columns)
+                writer = FrameDataset.create(self.out, total, height=height, width=width, state_columns=self.columns)
             else:
                 codes: dict[str, Any] = {"slots": encoder.slots, "tokenizer": encoder.fingerprint}
-                writer = TokenDataset.create(self.out, total, state_columns=columns, **codes)
+                writer = TokenDataset.create(self.out, total, state_columns=self.columns, **codes)
             try:
-                writer.finish(self._write(writer, plans, columns))
-            except StorageError:  # a full disk and Ctrl-C keep what was done
+                writer.finish(self._write(writer, plans))
+            except (StorageError, ResourceError):  # a full disk, a killed worker and Ctrl-C keep what was done
                 raise
             except Exception:
                 writer.discard()
@@ -184,10 +183,8 @@ class _Build:
         names = {self.name(recording): recording for recording in recordings}
         same = settings == {self._settings()} and getattr(dataset, "tokenizer", None) == codes_of
         if not same or not stored <= set(names) or (split and splits != {split}):
-            raise RecordingError(
-                f"{self.out} holds a finished dataset of other takes or settings; choose another folder, or remove it "
-                "first"
-            )
+            hint = "choose another folder, or remove it first"
+            raise RecordingError(f"{self.out} holds a finished dataset of other takes or settings; {hint}")
         for name, recording in names.items():
             if name not in stored:
                 reason = f"{recording.path} is not in the finished dataset {self.out}; remove that to import the take"
@@ -260,40 +257,28 @@ class _Build:
             shared.append(plan)
         return shared
 
-    def _write(self, writer: DatasetWriter, plans: Sequence[_Plan], columns: Sequence[str]) -> int:
-        row = 0
+    def _write(self, writer: DatasetWriter, plans: Sequence[_Plan]) -> int:
+        row, jobs, stored = 0, [], {(span.meta["take"], span.meta["first"]) for span in writer.spans}
         with tempfile.TemporaryDirectory(dir=writer.folder, prefix=".rows-") as scratch:
-            decoded = self._decoded(writer, plans, Path(scratch))
-            for plan in plans:
+            for number, plan in enumerate(plans):
+                take = self.name(plan.recording)
+                clips = [clip for clip in plan.clips if (take, _first(plan, clip)) not in stored]
+                jobs.append((plan.recording, clips, self.encoder, Path(scratch) / f"{number}.npy"))
+            here = not any(self.parallel.values())
+            files = [None] * len(plans) if here else map_ordered(decode_file, jobs, **self.parallel)
+            for plan, (_, clips, _, _), file in zip(plans, jobs, files, strict=True):
                 try:
                     with reading(plan.recording.path):
-                        row = self._fill(writer, plan, row, columns, next(decoded))
+                        row = self._fill(writer, plan, row, clips, file)
                 except StorageError:
                     raise
                 except PlayloomError as error:
                     self._skip(plan.recording, error)  # the next one takes the rows of its clips
-            decoded.close()
         if not row:
             raise RecordingError(f"no recording of {self.place} can be used: {self.skipped[-1]}")
         return row
 
-    def _decoded(self, writer: DatasetWriter, plans: Sequence[_Plan], scratch: Path) -> Generator[_Decoded, None, None]:
-        """For every recording the clips that workers decoded, and their file or fault; nothing without workers."""
-        stored = {(span.meta["take"], span.meta["first"]) for span in writer.spans}
-        todo = [
-            [clip for clip in plan.clips if (self.name(plan.recording), _first(plan, clip)) not in stored]
-            for plan in plans
-        ]
-        if not any(self.parallel.values()):
-            yield from (([], None) for _ in plans)
-            return
-        jobs = (
-            (plan.recording, clips, self.encoder, scratch / f"{number}.npy")
-            for number, (plan, clips) in enumerate(zip(plans, todo, strict=True))
-        )
-        yield from zip(todo, map_ordered(decode_file, jobs, **self.parallel), strict=True)
-
-    def _fill(self, writer: DatasetWriter, plan: _Plan, row: int, columns: Sequence[str], decoded: _Decoded) -> int:
+    def _fill(self, writer: DatasetWriter, plan: _Plan, row: int, ready: list[Run], file: _Decoded) -> int:
         """Write those clips of a recording that are missing, from a row on; return the row after its last clip."""
         missing = []
         for clip in plan.clips:
@@ -310,28 +295,26 @@ class _Build:
             row += clip.steps
         if missing:
             clips, mapping = [clip for _, clip, _ in missing], self.mappings[plan.mapping]
-            input_TC = _input(plan.recording, mapping, clips, plan.clock, columns)
+            input_TC = _input(plan.recording, mapping, clips, plan.clock, self.columns)
             actions_TA = mapping.apply(input_TC[:, : len(mapping.sources)])
             states_TS = input_TC[:, len(mapping.sources) :]
-            data, first = self._rows(plan.recording, clips, decoded, missing[0][0], writer.total), 0
+            if isinstance(file, PlayloomError):
+                raise file
+            if file is not None and ready == clips:
+                data = iter(np.load(file, mmap_mode="r", allow_pickle=False))
+            else:
+                data = self._rows(plan.recording, clips, missing[0][0], writer.total)
+            first = 0
             for start, clip, meta in missing:
                 rows, first = slice(first, first + clip.steps), first + clip.steps
                 clip_rows = islice(data, clip.steps)
                 writer.append_episode(clip_rows, actions_TA[rows], states_TS[rows], meta, start=start)
                 self.progress(start + clip.steps, writer.total)
-        if isinstance(decoded[1], Path):
-            decoded[1].unlink(missing_ok=True)
+        if isinstance(file, Path):
+            file.unlink(missing_ok=True)
         return row
 
-    def _rows(
-        self, recording: Recording, clips: list[Run], decoded: _Decoded, row: int, total: int
-    ) -> Iterator[NDArray[Any]]:
-        ready, result = decoded
-        if isinstance(result, PlayloomError):
-            raise result
-        if result is not None and ready == clips:
-            yield from np.load(result, mmap_mode="r", allow_pickle=False)
-            return
+    def _rows(self, recording: Recording, clips: list[Run], row: int, total: int) -> Iterator[NDArray[Any]]:
         for done, data in enumerate(decode(recording, clips, self.encoder), row):
             if done % _REPORT_EVERY == _REPORT_EVERY - 1:
                 self.progress(done, total)
@@ -357,11 +340,7 @@ def _first(plan: _Plan, clip: Run) -> int:
 
 
 def _input(
-    recording: Recording,
-    mapping: ControlMapping,
-    runs: Sequence[Run],
-    clock: ClockCorrection,
-    columns: Sequence[str] = (),
+    recording: Recording, mapping: ControlMapping, runs: list[Run], clock: ClockCorrection, columns: Sequence[str] = ()
 ) -> NDArray[np.float32]:
     controls = (*mapping.sources, *(STATE + name for name in columns))
     return resample(clock.correct(recording.changes(controls)), runs, controls, mapping.dead_zone)

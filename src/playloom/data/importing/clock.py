@@ -58,8 +58,7 @@ class ClockEstimate(NamedTuple):
     clock: ClockCorrection
     """The best correction; use it only if it is sure."""
     sure: bool
-    sigmas: float
-    """Size of the correlation in standard deviations of those of all lags."""
+    """True if the correlation is large, in standard deviations of those of all lags."""
     shares: tuple[float, ...]
     """Share of the unpredicted motion that the input of each of `LAGS` explains, with the drift corrected."""
 
@@ -71,7 +70,7 @@ class ClockEstimate(NamedTuple):
         return "the offset of the input cannot be seen in the pictures' motion, so nothing was changed"
 
 
-UNKNOWN = ClockEstimate(ClockCorrection(), False, 0.0, (0.0,) * len(LAGS))
+UNKNOWN = ClockEstimate(ClockCorrection(), False, (0.0,) * len(LAGS))
 """Result where nothing moves, or the input does nothing."""
 
 
@@ -110,9 +109,8 @@ def estimate_clock(
         return plain
     for most, step in ((1.0, 0.125), (0.1, 0.025)):  # first all drifts, then those near the best
         drifts = best.clock.drift + np.arange(-most, most + step / 2, step) / span
-        best = max(
-            (_estimate(moved, new, drift) for drift in drifts.tolist()), key=lambda one: (one.sure, max(one.shares))
-        )
+        found = [_estimate(moved, new, drift) for drift in drifts.tolist()]
+        best = max(found, key=lambda one: (one.sure, max(one.shares)))
     large = abs(best.clock.drift) * span >= _LEAST_DRIFT
     return best if large and best.sure and max(best.shares) > _BETTER * max(plain.shares) else plain
 
@@ -122,8 +120,7 @@ def _active(runs: Sequence[Run], input_TC: NDArray[np.float32]) -> list[Run]:
     size = round(LENGTH / STEP)
     known_T = input_TC[:, -1] == 0
     changed_T = np.append(False, (np.diff(input_TC, axis=0) != 0).any(axis=1)) & known_T
-    found: list[tuple[int, Run]] = []
-    first = 0
+    found, first = list[tuple[int, Run]](), 0
     for run in runs:
         for begin in range(0, run.steps, size):
             part = Run(run.start + STEP * begin, min(size, run.steps - begin))
@@ -137,8 +134,7 @@ def _active(runs: Sequence[Run], input_TC: NDArray[np.float32]) -> list[Run]:
 def _measure(recording: Recording, run: Run) -> _Moved | None:
     """The motions of a stretch, from pictures at no more than 30 a second; None: it is too short."""
     options = replace(recording.options, frame_size=_SIZE, resize="crop")
-    times: list[float] = []
-    frames: list[NDArray[np.uint8]] = []
+    times, frames = list[float](), list[NDArray[np.uint8]]()
     for time, load in recording.pictures_from(run.start):
         if time > run.start + run.steps * STEP:
             break
@@ -169,18 +165,20 @@ def _integrals(changes: Iterable[InputChange]) -> list[_Curves]:
         if change.control != PAUSED and not change.control.startswith(STATE):
             seen.setdefault(change.control, []).append((change.time, change.value))
     many = sorted((name for name in seen if len(seen[name]) >= _LEAST_CHANGES), key=lambda name: -len(seen[name]))
-    chosen = ((name, np.array(seen[name])) for name in many[:_MOST_CONTROLS])
-    return [_integral(pairs_K2[:, 0], pairs_K2[:, 1], name in MOUSE) for name, pairs_K2 in chosen]
-
-
-def _integral(time_K: NDArray[np.float64], value_K: NDArray[np.float64], counts: bool) -> _Curves:
-    time_K = np.maximum.accumulate(time_K)
-    if not counts:
-        end = time_K[-1] + 10.0
-        return np.append(time_K, end), np.append(0, np.cumsum(value_K * np.diff(time_K, append=end)))
-    begin_K = np.maximum(time_K - _COUNT_TIME, np.append(time_K[0] - 1, time_K[:-1]))
-    total_K = np.cumsum(value_K)
-    return np.stack([begin_K, time_K], 1).ravel(), np.stack([total_K - value_K, total_K], 1).ravel()
+    curves: list[_Curves] = []
+    for name in many[:_MOST_CONTROLS]:
+        time_K, value_K = np.array(seen[name]).T
+        time_K = np.maximum.accumulate(time_K)
+        if name in MOUSE:
+            begin_K = np.maximum(time_K - _COUNT_TIME, np.append(time_K[0] - 1, time_K[:-1]))
+            total_K = np.cumsum(value_K)
+            steps = np.stack([total_K - value_K, total_K], 1)
+            curves.append((np.stack([begin_K, time_K], 1).ravel(), steps.ravel()))
+        else:
+            end = time_K[-1] + 10.0
+            total_K = np.append(0, np.cumsum(value_K * np.diff(time_K, append=end)))
+            curves.append((np.append(time_K, end), total_K))
+    return curves
 
 
 def _windows(integrals: list[_Curves], begin_T: NDArray[np.float64], end_T: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -216,9 +214,5 @@ def _estimate(moved: _Moved, new: list[_Curves], drift: float) -> ClockEstimate:
         place += 1
     low, top, high = share_L[max(0, place - 1)], share_L[place], share_L[min(place + 1, len(LAGS) - 1)]
     part = np.clip(0.5 * (low - high) / min(low - 2 * top + high, -1e-9), -0.5, 0.5)
-    return ClockEstimate(
-        clock=ClockCorrection(round(float(LAGS[place] + (LAGS[1] - LAGS[0]) * part), 3), round(drift, 6)),
-        sure=bool(sigma_L[peak] > _SURE),
-        sigmas=float(sigma_L[peak]),
-        shares=tuple(share_L.tolist()),
-    )
+    clock = ClockCorrection(round(float(LAGS[place] + (LAGS[1] - LAGS[0]) * part), 3), round(drift, 6))
+    return ClockEstimate(clock, bool(sigma_L[peak] > _SURE), tuple(share_L.tolist()))

@@ -15,15 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.controller import CONTROLS
-from playloom.data.importing.files import (
-    Frame,
-    Times,
-    load_picture,
-    parquet_rows,
-    reading,
-    table_rows,
-    video_pictures,
-)
+from playloom.data.importing.files import Frame, Times, load_picture, parquet_rows, reading, table_rows, video_pictures
 from playloom.data.importing.mapping import control_name
 from playloom.data.importing.recordings import Change, ImportOptions, Recording, check_sources
 from playloom.data.importing.resample import STATE

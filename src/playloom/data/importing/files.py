@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,8 +29,6 @@ ACTIONS_FILE = "actions.csv"
 """Optional table in a folder of pictures: one row per picture but the last, or more."""
 TABLE_ENDINGS = (".csv", ".jsonl", ".parquet")
 """Endings of tables that are read."""
-_DOWN = ("down", "press", "pressed", "keydown", "key_down", "true")
-_UP = ("up", "release", "released", "keyup", "key_up", "false")
 
 
 @contextmanager
@@ -140,18 +137,6 @@ def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, {key.strip().lower(): value for key, value in row.items()}
     if not number:
         raise RecordingError(f"{path} holds no row; record it again")
-
-
-def to_number(cell: Any) -> float:
-    """Return a cell as a number, 1 or 0 for words such as down, up, true; ValueError when it is none."""
-    try:
-        value = float(cell)
-    except (TypeError, ValueError):
-        word = str(cell).strip().lower()
-        value = 1.0 if word in _DOWN else 0.0 if word in _UP else math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"got {cell!r:.40}, expected a number")
-    return value
 
 
 def parquet_rows(

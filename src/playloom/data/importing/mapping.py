@@ -140,28 +140,25 @@ def read_mapping(names: Sequence[str]) -> ControlMapping:
     controls: dict[str, dict[str, float]] = {}
     dead_zone, counts = 0.0, None
     for name in names:
-        one = _read_toml(name)
+        path = _FOLDER / f"{name}.toml" if name in READY else Path(name)
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+            if not content.get("controls"):
+                raise ConfigError("it has no table [controls]; see docs/own_game.md")
+            content["weights"] = content.pop("controls")
+            one = from_mapping(ControlMapping, content, "it")
+        except FileNotFoundError as error:
+            hint = did_you_mean(name, READY)
+            raise ConfigError(f"there is no mapping {name}; give a TOML file, or {hint}") from error
+        except ConfigError as error:
+            raise ConfigError(f"mapping {name}: {error}") from error
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"mapping {name} cannot be read ({error}); expected a TOML file") from error
         for control, weights in one.weights.items():
             controls.setdefault(control, {}).update(weights)
         dead_zone = max(dead_zone, one.dead_zone)
         counts = one.counts_for_full or counts
     return ControlMapping(weights=controls, dead_zone=dead_zone, counts_for_full=counts)
-
-
-def _read_toml(name: str) -> ControlMapping:
-    path = _FOLDER / f"{name}.toml" if name in READY else Path(name)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        if not content.get("controls"):
-            raise ConfigError("it has no table [controls]; see docs/own_game.md")
-        content["weights"] = content.pop("controls")
-        return from_mapping(ControlMapping, content, "it")
-    except FileNotFoundError as error:
-        raise ConfigError(f"there is no mapping {name}; give a TOML file, or {did_you_mean(name, READY)}") from error
-    except ConfigError as error:
-        raise ConfigError(f"mapping {name}: {error}") from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"mapping {name} cannot be read ({error}); expected a TOML file") from error
 
 
 def _weights(control: str, given: Any) -> dict[str, float]:
@@ -170,9 +167,8 @@ def _weights(control: str, given: Any) -> dict[str, float]:
     if isinstance(given, str):
         given = [given]
     weights = dict.fromkeys(given, 1.0) if isinstance(given, list) and all(isinstance(x, str) for x in given) else given
-    if not isinstance(weights, dict) or not all(
-        isinstance(weight, int | float) and math.isfinite(weight) for weight in weights.values()
-    ):
+    numbers = weights.values() if isinstance(weights, dict) else [math.nan]
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
         raise ConfigError(f"{control} is wrong: got {given!r:.60}, expected a source, a list of sources, or weights")
     return {control_name(source): float(weight) for source, weight in weights.items()}
 

@@ -181,9 +181,7 @@ def check_sources(place: Path, controls: Iterable[str], sources: Sequence[str]) 
     """Raise a RecordingError unless the mapping's sources have some of a recording's controls."""
     names = list(dict.fromkeys(controls))
     if not set(names) & set(sources):
-        raise RecordingError(
-            f"{place} has no control that the mapping uses: got {', '.join(names)}; give a --mapping for them"
-        )
+        raise RecordingError(f"{place} has no control that the mapping uses: got {', '.join(names)}; give a --mapping")
 
 
 def sessions_of(recordings: Sequence[Recording]) -> list[Path]:
@@ -259,15 +257,9 @@ class _Rows(Recording):
     @abstractmethod
     def _values(self) -> NDArray[np.uint8]: ...
 
-    @abstractmethod
-    def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]: ...
-
     @cached_property
     def times_F(self) -> NDArray[np.float64]:
         return np.arange(len(self._values()), dtype=np.float64) * STEP
-
-    def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
-        return ((row * STEP, load) for row, load in enumerate(self._loaders()))
 
     def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
         for row, values_A in enumerate(self._values()):
@@ -285,8 +277,9 @@ class PictureFolder(_Rows):
         """Sentences about columns left out and values rounded."""
         return read_actions(self.path / ACTIONS_FILE, self.options.schema).notes
 
-    def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]:
-        return (partial(load_picture, path) for path in pictures_in(self.path))
+    def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
+        """Read the pictures in natural order."""
+        return ((row * STEP, partial(load_picture, path)) for row, path in enumerate(pictures_in(self.path)))
 
     def _values(self) -> NDArray[np.uint8]:
         table, pictures = self.path / ACTIONS_FILE, len(pictures_in(self.path))
@@ -303,8 +296,10 @@ class NpzClip(_Rows):
 
     format, endings = "npz", (".npz",)
 
-    def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]:
-        return (partial(np.asarray, frame_HWC) for frame_HWC in read_clip(self.path).frames_THWC)
+    def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
+        """Read all pictures at once."""
+        frames = enumerate(read_clip(self.path).frames_THWC)
+        return ((row * STEP, partial(np.asarray, frame_HWC)) for row, frame_HWC in frames)
 
     def _values(self) -> NDArray[np.uint8]:
         actions = read_npz(self.path, ("actions",))["actions"]

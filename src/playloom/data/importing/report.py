@@ -75,9 +75,8 @@ def write_report(
     import.
     """
     name = dataset.folder.resolve().name
-    measured = [_summary(dataset, recordings), *_measured(dataset), _recordings(dataset, recordings, estimates)]
-    tables = [
-        *measured,
+    tables = [_summary(dataset, recordings), *_measured(dataset), _recordings(dataset, recordings, estimates)]
+    tables += [
         Table("What was found, fitted, cut and clipped", ("",), [(note,) for note in notes[:_ROWS]]),
         Table("Skipped", ("",), [(fault,) for fault in skipped[:_ROWS]], "" if skipped else "Nothing was skipped."),
         Table(

@@ -150,8 +150,7 @@ def _in_order(changes: Iterable[InputChange]) -> Iterator[InputChange]:
     latest = -np.inf
     for change in changes:
         if change.time < latest - _LATE:
-            raise RecordingError(
-                f"the times of the input go backwards: got {change.time:.3f} s after {latest:.3f} s; sort the log"
-            )
+            times = f"got {change.time:.3f} s after {latest:.3f} s"
+            raise RecordingError(f"the times of the input go backwards: {times}; sort the log")
         latest = max(latest, change.time)
         yield change._replace(time=latest)

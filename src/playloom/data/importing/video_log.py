@@ -19,7 +19,7 @@ from typing import Any
 from playloom.actions.codec import BIN_VALUES, SLOT_NAMES, Schema, detect_schema
 from playloom.actions.controller import CONTROLS, Control
 from playloom.data.dataset import OUTCOMES
-from playloom.data.importing.files import TABLE_ENDINGS, VIDEO_ENDINGS, Frame, table_rows, to_number, video_pictures
+from playloom.data.importing.files import TABLE_ENDINGS, VIDEO_ENDINGS, Frame, table_rows, video_pictures
 from playloom.data.importing.mapping import control_name
 from playloom.data.importing.recordings import Change, Recording, check_sources
 from playloom.data.importing.resample import MAX_GAP, MOUSE, PAUSED, STATE, STEP
@@ -29,6 +29,8 @@ _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _TIME = re.compile(r"^(?:time|timestamp|t|ts)(?:_?(s|ms|us|ns))?$")
 _CONTROL_COLUMNS = ("control", "key", "button", "code", "name")
 _VALUE_COLUMNS = ("value", "down", "pressed", "event", "event_type", "state", "action", "type")
+_WORDS = dict.fromkeys(("down", "press", "pressed", "keydown", "key_down", "true"), 1.0)
+_WORDS |= dict.fromkeys(("up", "release", "released", "keyup", "key_up", "false"), 0.0)
 _HEAD = 1000  # rows that columns and schema are taken from
 _FACTOR = 30  # that a log and its video may differ in length by, at most; half way, in factors, to the next unit
 _UNIX = (5e8, 5e9)  # seconds: 1985 to 2128
@@ -57,9 +59,8 @@ class VideoLog(Recording):
         names = [self.path.with_suffix(ending) for ending in TABLE_ENDINGS]
         logs = [path for path in names if path.is_file()]
         if not logs:
-            raise RecordingError(
-                f"{self.path} has no log of its input; put {' or '.join(path.name for path in names)} beside it"
-            )
+            expected = " or ".join(path.name for path in names)
+            raise RecordingError(f"{self.path} has no log of its input; put {expected} beside it")
         if len(logs) > 1:
             raise RecordingError(f"{self.path} has two logs, {logs[0].name} and {logs[1].name}; keep one")
         return logs[0]
@@ -160,10 +161,14 @@ class VideoLog(Recording):
         return detect_schema([[self._cell(number, row, name) for name in slots] for number, row in rows])[0]
 
     def _cell(self, number: int, row: Mapping[str, Any], name: str) -> float:
+        cell = row.get(name)
         try:
-            return to_number(row.get(name))
-        except ValueError as error:
-            raise RecordingError(f"{self.log} row {number}, {name}: {error}") from error
+            value = float(cell)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            value = _WORDS.get(str(cell).strip().lower(), math.nan)
+        if not math.isfinite(value):
+            raise RecordingError(f"{self.log} row {number}, {name}: got {cell!r:.40}, expected a number")
+        return value
 
     def _values(
         self, number: int, row: Mapping[str, Any], cells: Mapping[str, str], wanted: set[str]
@@ -215,8 +220,8 @@ def _unit(log: Path, first: float, last: float, length: float) -> float:
             return unit
     unit = min(_UNITS.values(), key=lambda unit: abs(math.log(span * unit / length)))
     if not 1 / _FACTOR < span * unit / length < _FACTOR:
+        got = f"got times from {first:g} to {last:g} for {length:.1f} s"
         raise RecordingError(
-            f"{log} does not fit its video: its times go from {first:g} to {last:g}, and the video has {length:.1f} s; "
-            "name the unit in the column: time_s, time_ms, time_us or time_ns"
+            f"{log} does not fit its video: {got}; name the column time_s, time_ms, time_us or time_ns"
         )
     return unit
