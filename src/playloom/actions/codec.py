@@ -147,7 +147,10 @@ def read_vector(numbers: Sequence[float], form: Form, where: str) -> NDArray[np.
         raise ActionError(f"{where} has {len(numbers)} numbers; expected {len(CONTROLS)}")
     if not (np.abs(row) < len(BIN_VALUES)).all():  # NaN included
         raise ActionError(f"{where} holds a number that no control has")
-    form = _form_of(row) if form == "auto" else form
+    if form == "auto":
+        only_stick = (row < 0) | (row != np.round(row))  # only a stick has such a number
+        is_sticks = only_stick[len(_BINARY) :].any() and not only_stick[: len(_AXES)].any()
+        form = "binned" if _is_binned(row) else "sticks" if is_sticks else "named"
     try:
         if form != "sticks":
             return rows_to_values(row, form)
@@ -193,10 +196,3 @@ def _flip_y(state: NDArray[np.float32]) -> NDArray[np.float32]:
 def _is_binned(rows_K16: NDArray[np.float64]) -> bool:
     fits = (rows_K16 == np.round(rows_K16)) & (rows_K16 >= 0) & (rows_K16 < np.array(SLOT_SIZES))
     return bool(fits.all() and (rows_K16[..., len(_BINARY) :] > 1).any())
-
-
-def _form_of(row: NDArray[np.float64]) -> Literal["named", "binned", "sticks"]:
-    if _is_binned(row):
-        return "binned"
-    sticks = (row < 0) | (row != np.round(row))  # only a stick has such a number
-    return "sticks" if sticks[len(_BINARY) :].any() and not sticks[: len(_AXES)].any() else "named"

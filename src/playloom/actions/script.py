@@ -38,15 +38,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from playloom.actions.codec import (
-    BIN_VALUES,
-    REST_VALUES,
-    Schema,
-    check_values,
-    decode_values,
-    encode_named,
-    rows_to_values,
-)
+from playloom.actions.codec import BIN_VALUES, REST_VALUES, Schema, decode_values, encode_named, rows_to_values
 from playloom.actions.controller import CONTROLS, ControllerState
 from playloom.errors import ActionError
 
@@ -116,7 +108,7 @@ def action_values(action: Action, schema: Schema | None = None) -> NDArray[np.ui
     try:
         row = np.asarray(action)
         if schema is None and row.dtype == np.uint8 and row.shape == (len(CONTROLS),):
-            return check_values(row)
+            schema = "binned"
         if schema is None:
             raise ActionError(
                 f"the encoding of raw numbers is unknown: got {row.dtype} {list(row.shape)}, expected a schema; give "

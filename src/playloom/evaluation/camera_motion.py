@@ -76,21 +76,7 @@ def picture_shift(
     before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.float32], reach: tuple[int, int]
 ) -> NDArray[np.float64]:
     """Estimate the shift of the second picture down and to the right, in pixels [B, 2], within `reach` of each."""
-    surface = _phase_correlation(before_BHWC, after_BHWC)
-    batch, height, width = surface.shape
-    tilt, reach_columns = (min(most, (size - 1) // 2) for most, size in zip(reach, (height, width), strict=True))
-    middle, centre = height // 2, width // 2
-    near = surface[:, middle - tilt : middle + tilt + 1, centre - reach_columns : centre + reach_columns + 1]
-    rows, columns = np.unravel_index(near.reshape(batch, -1).argmax(1), near.shape[1:])
-    peaks = [
-        (_refined(one[:, column], int(row)) - tilt, _refined(one[row], int(column)) - reach_columns)
-        for one, row, column in zip(near, rows, columns, strict=True)
-    ]
-    return np.array(peaks, np.float64)
-
-
-def _phase_correlation(before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.float32]) -> NDArray[np.float64]:
-    height, width = before_BHWC.shape[1:3]
+    batch, height, width = before_BHWC.shape[:3]
     window_HW1 = (np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[None, 1:-1])[..., None].astype(np.float32)
     centred = (x - x.mean((1, 2), keepdims=True) for x in (before_BHWC, after_BHWC))
     before, after = (np.fft.rfft2((x * window_HW1).astype(np.float32), axes=(1, 2)) for x in centred)
@@ -100,7 +86,16 @@ def _phase_correlation(before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.
     cross /= size + 1e-6 * size.max((1, 2), keepdims=True) + 1e-12
     frequency2 = np.fft.fftfreq(height)[:, None] ** 2 + np.fft.rfftfreq(width)[None] ** 2
     cross *= np.exp(-2 * (np.pi * _SMOOTH) ** 2 * frequency2)
-    return np.fft.fftshift(np.fft.irfft2(cross, s=(height, width), axes=(1, 2)), axes=(1, 2))
+    surface = np.fft.fftshift(np.fft.irfft2(cross, s=(height, width), axes=(1, 2)), axes=(1, 2))
+    tilt, reach_columns = (min(most, (length - 1) // 2) for most, length in zip(reach, (height, width), strict=True))
+    middle, centre = height // 2, width // 2
+    near = surface[:, middle - tilt : middle + tilt + 1, centre - reach_columns : centre + reach_columns + 1]
+    rows, columns = np.unravel_index(near.reshape(batch, -1).argmax(1), near.shape[1:])
+    peaks = [
+        (_refined(one[:, column], int(row)) - tilt, _refined(one[row], int(column)) - reach_columns)
+        for one, row, column in zip(near, rows, columns, strict=True)
+    ]
+    return np.array(peaks, np.float64)
 
 
 def expansion_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:

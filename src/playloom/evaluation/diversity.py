@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, REST_VALUES, SLOT_NAMES, SLOT_SIZES
-from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.evaluation.report import Row, standard_error
 from playloom.evaluation.segments import EvaluationContext, Segment, alive_episodes, segment_episodes
 from playloom.inference.types import Mode
@@ -88,7 +87,12 @@ def measure_diversity(run: EvaluationContext, segments: Sequence[Segment]) -> di
     kinds["recorded"] = recorded
     kinds["repeat"] = np.repeat(last[:, None], steps, axis=1)
     kinds["uniform"] = np.random.default_rng(seed).integers(0, SLOT_SIZES, recorded.shape).astype(np.uint8)
-    reference = _reference(dataset, run.test, segments, steps)
+    free = np.zeros(len(dataset), bool)
+    for episode in alive_episodes(dataset, run.test):
+        free[episode.rows] = True
+    for segment in segments:
+        free[segment.row : segment.row + steps] = False
+    reference = np.array(dataset.actions_FA)[free]
     return {
         "actions": len(segments) * steps,
         "reference_actions": len(reference),
@@ -153,14 +157,3 @@ def diversity_rows(result: Mapping[str, Any]) -> list[Row]:
             beside = {kind: value for kind, value in values.items() if kind not in DREAMS}
             rows.append(Row("diversity", f"{name}, {mode}", values[mode], unit, beside, count=count, error=error))
     return rows
-
-
-def _reference(
-    dataset: FrameDataset, episodes: Sequence[EpisodeSlice], segments: Sequence[Segment], steps: int
-) -> Actions:
-    free = np.zeros(len(dataset), bool)
-    for episode in alive_episodes(dataset, episodes):
-        free[episode.rows] = True
-    for segment in segments:
-        free[segment.row : segment.row + steps] = False
-    return np.array(dataset.actions_FA)[free]

@@ -22,10 +22,10 @@ from playloom.models.tokenizer.quantizer import codebook_use
 
 STRETCHES = 10  # stretches of a dream
 _EVERY = 5  # steps from one measured frame to the next
+# Names of metrics with bars or baselines of their own.
 MOTION = "motion, dream over real"
 DISTANCE = "distance to the nearest recorded codes"
 RECORDED = "recorded distance"
-"""Names of metrics with bars or baselines of their own."""
 
 
 def evaluate(run: EvaluationContext) -> None:
@@ -34,9 +34,20 @@ def evaluate(run: EvaluationContext) -> None:
     if not s.drift_dreams:
         return
     length = max(2, s.drift_steps // STRETCHES)
-    recorded = _recorded(run, length)
-    if recorded is None:
+    sharp, moved, codes, starts = [], [], [], []
+    picked = np.arange(_EVERY - 1, length, _EVERY) if length >= _EVERY else np.arange(1, length)
+    for span, codes_TN in run.encoded:
+        for first in range(0, span.length - length + 1, length):
+            rows = span.start + first + picked
+            now, before = run.dataset.frames_FHWC[rows], run.dataset.frames_FHWC[rows - 1]
+            sharp.append([sharpness(now).mean()])
+            moved.append([motion(before, now).mean()])
+            codes.append(codes_TN[None, first : first + length])
+            starts.append(span.start + first)
+    if not starts:
         return  # the test episodes are too short
+    parts = {"sharpness_MD": np.array(sharp), "motion_MD": np.array(moved), "codes_MDTN": np.array(codes)}
+    recorded = Stretches(**parts, episodes_M=episodes_of(run.dataset, starts))
     segments = run.segments(s.drift_dreams, 1)
     dreams = _dream(run, segments, length)
     metrics = drift_metrics(dreams, recorded, run.model.config.tokenizer.codebook_size)
@@ -53,25 +64,6 @@ class Stretches:
     motion_MD: NDArray[np.float64]
     codes_MDTN: NDArray[np.int64]
     episodes_M: NDArray[np.int64]
-
-
-def _recorded(run: EvaluationContext, length: int) -> Stretches | None:
-    """Stretches of the encoded recordings; None if every one is shorter than `length`."""
-    sharp, moved, codes, starts = [], [], [], []
-    picked = np.arange(_EVERY - 1, length, _EVERY) if length >= _EVERY else np.arange(1, length)
-    for span, codes_TN in run.encoded:
-        for first in range(0, span.length - length + 1, length):
-            rows = span.start + first + picked
-            now, before = run.dataset.frames_FHWC[rows], run.dataset.frames_FHWC[rows - 1]
-            sharp.append([sharpness(now).mean()])
-            moved.append([motion(before, now).mean()])
-            codes.append(codes_TN[None, first : first + length])
-            starts.append(span.start + first)
-    if not starts:
-        return None
-    episodes_M = episodes_of(run.dataset, starts)
-    parts = {"sharpness_MD": np.array(sharp), "motion_MD": np.array(moved), "codes_MDTN": np.array(codes)}
-    return Stretches(**parts, episodes_M=episodes_M)
 
 
 def _dream(run: EvaluationContext, segments: list[Segment], length: int) -> Stretches:

@@ -31,7 +31,19 @@ def evaluate(run: EvaluationContext) -> None:
     labels = step_labels(run.dataset, [state.name for state in config.states if state.name in columns])
     if config.reward == "sign" and "reward" in labels:
         labels["reward"] = np.sign(labels["reward"])
-    rows, predictions = _predictions(run)
+    model, heads = run.model, run.model.heads
+    assert heads is not None
+    codes_FN = np.zeros((len(run.dataset), model.config.layout.image_slots), np.int64)
+    for span in run.test:
+        codes_FN[span.rows] = encode(model, run.dataset.frames_FHWC[span.rows], run.settings.batch)
+        run.progress("heads, codes")
+    parts, predictions = [], list[StepPrediction]()
+    spans, order = labelled_spans(run.dataset, run.test), run.settings.row_delay
+    for part, features in recorded_features(model, codes_FN, run.dataset.actions_FA, spans, row_delay=order):
+        parts.append(part)
+        predictions += heads.predict(torch.from_numpy(features).to(model.device))
+        run.progress("heads, features")
+    rows = np.concatenate(parts)
     episodes_M = episodes_of(run.dataset, rows)
     run.rows += head_rows(config, {name: values[rows] for name, values in labels.items()}, predictions, episodes_M)
     run.counts["head_steps"] = len(rows)
@@ -98,23 +110,6 @@ def rank_correlation(values_M3: NDArray[np.float64]) -> float:
 
 def _root_mean(squares_M: NDArray[np.float64]) -> float:
     return float(np.sqrt(squares_M.mean()))
-
-
-def _predictions(run: EvaluationContext) -> tuple[NDArray[np.int64], list[StepPrediction]]:
-    model, heads = run.model, run.model.heads
-    assert heads is not None
-    codes_FN = np.zeros((len(run.dataset), model.config.layout.image_slots), np.int64)
-    for span in run.test:
-        codes_FN[span.rows] = encode(model, run.dataset.frames_FHWC[span.rows], run.settings.batch)
-        run.progress("heads, codes")
-    rows, predictions = [], list[StepPrediction]()
-    spans = labelled_spans(run.dataset, run.test)
-    order = run.settings.row_delay
-    for part, features in recorded_features(model, codes_FN, run.dataset.actions_FA, spans, row_delay=order):
-        rows.append(part)
-        predictions += heads.predict(torch.from_numpy(features).to(model.device))
-        run.progress("heads, features")
-    return np.concatenate(rows), predictions
 
 
 def _return_rows(run: EvaluationContext, reward_F: NDArray[np.float32]) -> list[Row]:

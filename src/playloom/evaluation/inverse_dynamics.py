@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from playloom.actions.codec import REST_BIN, SLOT_SIZES
 from playloom.evaluation.report import Row
-from playloom.evaluation.segments import EvaluationContext, Segment, episodes_of, segment_episodes
+from playloom.evaluation.segments import EvaluationContext, episodes_of, segment_episodes
 from playloom.models.checkpoint import WorldModel
 
 CLASSES = tuple(2 if size == 2 else 3 for size in SLOT_SIZES)
@@ -39,9 +39,22 @@ def evaluate(run: EvaluationContext) -> None:
     s = run.settings
     if not s.inverse_updates or run.dreams is None or not run.encoded:
         return
-    real = _recorded_pairs(run)
+    rows = np.concatenate([np.arange(span.start, span.start + span.length - 1) for span, _ in run.encoded])
+    real = Pairs(
+        before_PN=np.concatenate([codes[:-1] for _, codes in run.encoded]),
+        after_PN=np.concatenate([codes[1:] for _, codes in run.encoded]),
+        actions_PA=run.dataset.actions_FA[rows],
+        episodes_P=episodes_of(run.dataset, rows),
+    )
     episodes = np.unique(real.episodes_P)
-    dreams = _dreamed_pairs(run, *run.dreams).of(episodes[1::2])
+    segments, codes_MSN = run.dreams[0], run.dreams[1].astype(np.int64)
+    steps, slots = codes_MSN.shape[1:]
+    dreams = Pairs(
+        before_PN=codes_MSN[:, :-1].reshape(-1, slots),
+        after_PN=codes_MSN[:, 1:].reshape(-1, slots),
+        actions_PA=np.concatenate([segment.future_actions(run.dataset, steps)[1:] for segment in segments]),
+        episodes_P=np.repeat(segment_episodes(run.dataset, segments), steps - 1),
+    ).of(episodes[1::2])
     train, measured = real.of(episodes[::2]), real.of(episodes[1::2])
     if not len(dreams.actions_PA):
         return  # one episode cannot both train and measure
@@ -64,28 +77,6 @@ class Pairs:
         """Return the pairs of these episodes."""
         chosen = np.isin(self.episodes_P, episodes)
         return Pairs(**{name: values[chosen] for name, values in vars(self).items()})
-
-
-def _recorded_pairs(run: EvaluationContext) -> Pairs:
-    rows = np.concatenate([np.arange(span.start, span.start + span.length - 1) for span, _ in run.encoded])
-    return Pairs(
-        before_PN=np.concatenate([codes[:-1] for _, codes in run.encoded]),
-        after_PN=np.concatenate([codes[1:] for _, codes in run.encoded]),
-        actions_PA=run.dataset.actions_FA[rows],
-        episodes_P=episodes_of(run.dataset, rows),
-    )
-
-
-def _dreamed_pairs(run: EvaluationContext, segments: list[Segment], codes: NDArray[np.int32]) -> Pairs:
-    """Pairs of generated frames of the long rollouts, which follow recorded inputs."""
-    codes_MSN, steps = codes.astype(np.int64), codes.shape[1]
-    actions = [segment.future_actions(run.dataset, steps)[1:] for segment in segments]
-    return Pairs(
-        before_PN=codes_MSN[:, :-1].reshape(-1, codes_MSN.shape[-1]),
-        after_PN=codes_MSN[:, 1:].reshape(-1, codes_MSN.shape[-1]),
-        actions_PA=np.concatenate(actions),
-        episodes_P=np.repeat(segment_episodes(run.dataset, segments), steps - 1),
-    )
 
 
 class InverseDynamics(nn.Module):

@@ -184,7 +184,12 @@ def make_edits(model: WorldModel, prompts: Sequence[Prompt], least: float) -> tu
     for index, plain in enumerate(with_codes(model, prompts)):
         height, width = plain.frames_THWC.shape[1:3]
         box = object_box(height, width, side=index)
-        templates, kept[index] = _templates(model, plain.frames_THWC[-1], box)
+        frame_HWC = plain.frames_THWC[-1]
+        pasted = [paste(frame_HWC[None], name, box)[0] for name in names]
+        without, *decoded = reconstruct(model, np.stack([frame_HWC, *pasted]))
+        drawn = [Template.between(name, box, one, frame_HWC) for name, one in zip(names, pasted, strict=True)]
+        kept[index] = [one.share(frame[None], without[None])[0] for one, frame in zip(drawn, decoded, strict=True)]
+        templates = [Template.between(name, box, frame, without) for name, frame in zip(names, decoded, strict=True)]
         turn = [(index + later) % len(names) for later in range(len(names))]
         able = [number for number in turn if kept[index, number] >= least]
         if able:
@@ -194,14 +199,6 @@ def make_edits(model: WorldModel, prompts: Sequence[Prompt], least: float) -> tu
             other = able[1] if len(able) > 1 else (able[0] + 1) % len(names)
             edits.append(Edit(plain=plain, edited=edited, own=templates[able[0]], other=templates[other]))
     return edits, kept
-
-
-def _templates(model: WorldModel, frame_HWC: Pictures, box: Box) -> tuple[list[Template], list[float]]:
-    pasted = [paste(frame_HWC[None], name, box)[0] for name in OBJECTS]
-    plain, *decoded = reconstruct(model, np.stack([frame_HWC, *pasted]))
-    drawn = [Template.between(name, box, frame, frame_HWC) for name, frame in zip(OBJECTS, pasted, strict=True)]
-    kept = [float(t.share(frame[None], plain[None])[0]) for t, frame in zip(drawn, decoded, strict=True)]
-    return [Template.between(name, box, frame, plain) for name, frame in zip(OBJECTS, decoded, strict=True)], kept
 
 
 def static_segments(dataset: FrameDataset, candidates: Sequence[Segment], count: int) -> list[Segment]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -37,6 +38,7 @@ _WAITING = 4
 _ENCODER = {"preset": "ultrafast", "tune": "zerolatency", "crf": "20"}
 _CLUSTERS = {"cluster_time_limit": "1000", "flush_packets": "1"}  # a file without its end can be read up to there
 _REPORT_EVERY = 2.0
+_SIDES = ("left", "top", "width", "height")
 _LEAST_SIZE = 16
 """Pixels; a smaller piece of a window counts as hidden."""
 
@@ -98,8 +100,12 @@ def capture(
         source = X11Input if sys.platform == "linux" else PynputInput
         stack.enter_context(closing(source(controls, changes.append)))
         pad = stack.enter_context(closing(Pad(controls, changes.append)))
-        screen = stack.enter_context(_open_screen())
-        bounds, monitor = (_rectangle(monitor) for monitor in screen.monitors[:2])
+        mss = import_extra("mss", "capture")
+        try:
+            screen = stack.enter_context(mss.MSS())
+        except mss.ScreenShotError as error:
+            raise BadInputError(f"the screen cannot be read: {error}; run this in an X11 session") from error
+        bounds, monitor = map(itemgetter(*_SIDES), screen.monitors[:2])
         if options.region is not None and _clip(options.region, bounds) != options.region:
             raise BadInputError(f"region is wrong: got {options.region}, expected x,y,width,height inside of {bounds}")
         window = None
@@ -127,27 +133,15 @@ def capture(
     return recorder.result()
 
 
-def _open_screen() -> Any:
-    mss = import_extra("mss", "capture")
-    try:
-        return mss.MSS()
-    except mss.ScreenShotError as error:
-        raise BadInputError(f"the screen cannot be read: {error}; run this in an X11 session") from error
-
-
 def _grab(screen: Any, place: Rectangle) -> NDArray[np.uint8] | None:
     """Take a BGRA picture [H, W, 4]; None while the screen changes its size."""
     from mss.exception import ScreenShotError
 
     try:
-        shot = screen.grab(dict(zip(("left", "top", "width", "height"), place, strict=True)))
+        shot = screen.grab(dict(zip(_SIDES, place, strict=True)))
     except ScreenShotError:
         return None
     return np.frombuffer(shot.raw, np.uint8).reshape(shot.height, shot.width, 4)
-
-
-def _rectangle(monitor: Any) -> Rectangle:
-    return monitor["left"], monitor["top"], monitor["width"], monitor["height"]
 
 
 def _clip(place: Rectangle, bounds: Rectangle) -> Rectangle | None:

@@ -102,23 +102,8 @@ def record_plans(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInputError(f"{folder} cannot be made ({error.strerror}); choose another --out") from error
-    present = _present(folder, plans)
-    report = progress or (lambda done, planned, before: None)
-    report(len(present), len(plans), len(present))
-    jobs = [(plan, folder) for plan in plans if plan.seed not in present]
-    paths = [*present.values()]
-    workers = min(processes or usable_cores(), len(jobs))
-    recorded = map_ordered(_record, jobs, workers=workers if workers > 1 else 0)
-    for path in recorded:
-        paths.append(path)
-        report(len(paths), len(plans), len(present))
-    return sorted(paths)
-
-
-def _present(folder: Path, plans: list[EpisodePlan]) -> dict[int, Path]:
-    """Complete episodes by seed; a damaged one counts as absent, one of another plan is an error."""
     plan_of = {plan.seed: plan for plan in plans}
-    present = {}
+    present: dict[int, Path] = {}  # complete episodes by seed; a damaged one counts as absent
     for path in list_episodes(folder):
         try:
             meta = load_episode(path).meta
@@ -130,7 +115,16 @@ def _present(folder: Path, plans: list[EpisodePlan]) -> dict[int, Path]:
         if other := ", ".join(f"{name}={got} instead of {wanted}" for name, got, wanted in found if got != wanted):
             raise ConfigError(f"{path} holds another recording ({other}); choose another folder")
         present[meta.seed] = path
-    return present
+    report = progress or (lambda done, planned, before: None)
+    report(len(present), len(plans), len(present))
+    jobs = [(plan, folder) for plan in plans if plan.seed not in present]
+    paths = [*present.values()]
+    workers = min(processes or usable_cores(), len(jobs))
+    recorded = map_ordered(_record, jobs, workers=workers if workers > 1 else 0)
+    for path in recorded:
+        paths.append(path)
+        report(len(paths), len(plans), len(present))
+    return sorted(paths)
 
 
 def _record(plan: EpisodePlan, folder: Path) -> Path:

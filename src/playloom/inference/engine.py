@@ -21,7 +21,7 @@ from playloom.inference.decoder import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import PendingAction, PromptStep, Session, StepInput
 from playloom.inference.types import GenerationRequest, Mode, Prompt, StepResult, check_codes
-from playloom.models.decode_order import Schedule, schedule
+from playloom.models.decode_order import schedule
 from playloom.models.folder import ModelDescription
 from playloom.models.heads import StepPrediction
 
@@ -46,19 +46,26 @@ class Engine:
         """
         self.model, self.layout = model, model.config.layout
         self.schedule = schedule(self.layout, row_delay)
-        self.backend = _open_backend(backend, model, self.schedule)
+        chosen = choose_backend(backend, model)
+        self.backend: TorchBackend | OnnxBackend
+        if chosen == "torch":
+            from playloom.inference.torch_backend import TorchBackend
+            from playloom.models.checkpoint import require_networks
+
+            self.backend = TorchBackend(require_networks(model), self.schedule)
+        else:
+            from playloom.inference.onnx_backend import OnnxBackend
+
+            self.backend = OnnxBackend(model, self.schedule, int8=chosen == "onnx-int8")
         self.decoder = self.backend.decoder
+        self.device = self.backend.device
+        """Device of the networks."""
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         delay = self.schedule.row_delay
         order = "raster" if delay == self.layout.grid_width else f"row delay {delay}"
         return f"Engine({self.model.config.name} with {self.backend.name} on {self.device}, {order})"
-
-    @property
-    def device(self) -> str:
-        """Device of the networks."""
-        return self.backend.device
 
     @property
     def bytes_per_session(self) -> int:
@@ -278,15 +285,3 @@ def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepRe
         entropy=entropy,
         prediction=prediction,
     )
-
-
-def _open_backend(name: BackendName, model: ModelDescription, schedule: Schedule) -> TorchBackend | OnnxBackend:
-    chosen = choose_backend(name, model)
-    if chosen != "torch":
-        from playloom.inference.onnx_backend import OnnxBackend
-
-        return OnnxBackend(model, schedule, int8=chosen == "onnx-int8")
-    from playloom.inference.torch_backend import TorchBackend
-    from playloom.models.checkpoint import require_networks
-
-    return TorchBackend(require_networks(model), schedule)

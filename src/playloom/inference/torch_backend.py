@@ -135,24 +135,19 @@ class CachedDecoder(StepDecoder):
         masks: dict[Window, Tensor] = {}
         for window in {*batch.cache.windows}:
             seen = [window.past_count(step) for step in steps]
-            if min(seen) != max(seen):
-                masks[window] = self._mask_each(seen, chunk)
+            if min(seen) != max(seen):  # bool [B, 1, Q or 1, R] over the longest past and the step's own positions
+                positions, most = self.layout.positions, max(seen)
+                seen_B1 = torch.tensor(seen, device=self.device)[:, None]
+                position_R = torch.arange(most * positions + chunk.last, device=self.device)
+                past_B1R = (position_R >= (most - seen_B1) * positions)[:, None]
+                both = past_B1R if chunk.own_QL is None else past_B1R & self._mask_own(most, chunk.own_QL)
+                masks[window] = both[:, None]
             elif chunk.own_QL is not None:
                 masks[window] = self._mask_own(seen[0], chunk.own_QL)[None, None]
         return AttentionSpan(step=max(steps), first=chunk.first, last=chunk.last, masks=masks)
 
     def _mask_own(self, seen: int, own_QL: Tensor) -> Tensor:
         return torch.nn.functional.pad(own_QL, (seen * self.layout.positions, 0), value=True)
-
-    def _mask_each(self, seen: list[int], chunk: Chunk) -> Tensor:
-        """Bool [B, 1, Q or 1, R] over the past of the longest context and the step's own positions."""
-        positions, most = self.layout.positions, max(seen)
-        seen_B = torch.tensor(seen, device=self.device)
-        position_R = torch.arange(most * positions + chunk.last, device=self.device)
-        past_B1R = (position_R >= (most - seen_B[:, None]) * positions)[:, None]
-        if chunk.own_QL is None:
-            return past_B1R[:, None]
-        return (past_B1R & self._mask_own(most, chunk.own_QL))[:, None]
 
     def run_whole_step(self, batch: Batch) -> None:
         """See `StepDecoder.run_whole_step`."""

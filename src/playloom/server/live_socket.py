@@ -22,7 +22,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from playloom.actions.codec import ACTION_SLOTS, rows_to_values
 from playloom.errors import ActionError, PlayloomError
-from playloom.inference.realtime.types import Controller
+from playloom.inference.realtime.state import Controller
 from playloom.media.images import Live
 from playloom.server.errors import parse_json, to_http_error
 from playloom.server.middleware import bearer_key, verify_api_key

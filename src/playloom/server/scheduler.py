@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from playloom.errors import ResourceError
 from playloom.inference.engine import Engine
-from playloom.inference.realtime.state import LiveState, LiveStep
-from playloom.inference.realtime.types import LiveFrame
+from playloom.inference.realtime.state import LiveFrame, LiveState, LiveStep
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session, StepInput
 from playloom.inference.types import Prompt, StepResult

@@ -25,8 +25,7 @@ from playloom.actions.codec import read_vector, values_to_rows
 from playloom.actions.controller import CONTROLS
 from playloom.errors import BadInputError
 from playloom.inference.realtime.recorder import FrameHistory, SentFrame, as_csv, as_mp4
-from playloom.inference.realtime.state import LiveState
-from playloom.inference.realtime.types import Controller, LiveFrame
+from playloom.inference.realtime.state import Controller, LiveFrame, LiveState
 from playloom.inference.session import Session
 from playloom.inference.types import Prompt, StepResult
 from playloom.media.images import Live, live_picture

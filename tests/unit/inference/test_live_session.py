@@ -10,8 +10,7 @@ from playloom.actions.codec import REST_VALUES
 from playloom.errors import ActionError, BadInputError
 from playloom.inference.realtime.clock import RealTime, VirtualTime
 from playloom.inference.realtime.session import LiveSession
-from playloom.inference.realtime.state import LiveState, percentiles
-from playloom.inference.realtime.types import LiveFrame
+from playloom.inference.realtime.state import LiveFrame, LiveState, percentiles
 from playloom.inference.sampling import Sampling
 
 

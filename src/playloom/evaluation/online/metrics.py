@@ -146,12 +146,6 @@ class ActReport:
         """Names of all players, in order."""
         return list(dict.fromkeys(game.player for game in self.games))
 
-    def summaries(self, player: str) -> dict[str, dict[str, float | None] | None]:
-        """Return a player's metrics over its games by their names in `COLUMNS`; None where no game has it."""
-        games = [game for game in self.games if game.player == player]
-        known = {name: [x for game in games if (x := game.value(name)) is not None] for name in COLUMNS}
-        return {name: summary(values) if values else None for name, values in known.items()}
-
     def head(self) -> tuple[str, ...]:
         """Return the titles of the table."""
         return "player", "games", *(title for title, _, _ in COLUMNS.values())
@@ -159,13 +153,21 @@ class ActReport:
     def lines(self) -> list[tuple[str, ...]]:
         """Return one row per player: mean ± standard error over its games."""
         return [
-            (player, str(self._count(player)), *(_cell(*pair) for pair in self.summaries(player).items()))
-            for player in self.players
+            (player, str(games["games"]), *(_cell(name, games[name]) for name in COLUMNS))
+            for player, games in self.means()["players"].items()
         ]
 
     def means(self) -> dict[str, Any]:
-        """Return facts and means as JSON values."""
-        players = {player: {"games": self._count(player), **self.summaries(player)} for player in self.players}
+        """Return facts, and by player the number of games and the means by their names in `COLUMNS`, as JSON values.
+
+        A mean is None where no game has it.
+        """
+        players: dict[str, dict[str, Any]] = {}
+        for player in self.players:
+            games = [game for game in self.games if game.player == player]
+            known = {name: [x for game in games if (x := game.value(name)) is not None] for name in COLUMNS}
+            means = {name: summary(values) if values else None for name, values in known.items()}
+            players[player] = {"games": len(games), **means}
         return {**self.facts, "players": players}
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,9 +177,6 @@ class ActReport:
             for game in self.games
         ]
         return {**self.means(), "games": games}
-
-    def _count(self, player: str) -> int:
-        return sum(game.player == player for game in self.games)
 
 
 def _cell(name: str, value: Mapping[str, float | None] | None) -> str:

@@ -16,16 +16,8 @@ import numpy as np
 from playloom.atomic_io import ensure_writable, next_free_path
 from playloom.data.recording import Mode, Split, episode_key, load_episode, save_episode
 from playloom.errors import BadInputError, import_extra
+from playloom.evaluation.online import rollout
 from playloom.evaluation.online.metrics import ActReport, Game
-from playloom.evaluation.online.rollout import (
-    WARMUP_STYLE,
-    EpisodeResult,
-    Policy,
-    model_policy,
-    play_episode,
-    random_policy,
-    repeat_policy,
-)
 from playloom.games.arena.engine import FRAME_SHAPE
 from playloom.games.arena.env import write_views
 from playloom.games.arena.maps import free_cells, variant_of
@@ -69,7 +61,7 @@ class ActJob:
     """Seed of the first game; later games count up. The bundled model was trained on seeds below 480."""
     sampling: Sampling = field(default_factory=Sampling)
     """Sampling of the model's actions. A low temperature rarely releases a control."""
-    device: str = "auto"
+    device: str = "auto"  # see `playloom.device.pick_device`
     out: Path = Path("out/act")
     """Folder to write; numbered if it is taken."""
     videos: int | None = None
@@ -135,7 +127,7 @@ def run_act(
         "tiles": len(free_cells(variant_of(job.variant))),
         "seconds": job.seconds,
         "seed": job.seed,
-        "lead": {"steps": run.warmup_steps, "style": WARMUP_STYLE},
+        "lead": {"steps": run.warmup_steps, "style": rollout.WARMUP_STYLE},
         **run.model_facts(),
         "machine": dict(machine or {}),
     }
@@ -186,19 +178,19 @@ class _Run:
             if result.failure is not None:
                 raise result.failure
 
-    def _play(self, player: str, plan: EpisodePlan, folder: Path) -> EpisodeResult | None:
+    def _play(self, player: str, plan: EpisodePlan, folder: Path) -> rollout.EpisodeResult | None:
         if player in STYLES:
             (path,) = record_plans(folder, [plan], processes=1)
             self._step_done(player, self.job.steps)
-            return EpisodeResult(episode=load_episode(path), own_T=np.ones(plan.steps, bool))
+            return rollout.EpisodeResult(episode=load_episode(path), own_T=np.ones(plan.steps, bool))
 
-        def make_policy(prompt: Prompt, life: int) -> Policy:
+        def make_policy(prompt: Prompt, life: int) -> rollout.Policy:
             seed = plan.seed + life * _LIFE
             if player == MODEL and self.engine is not None:
-                return model_policy(self.engine, prompt, sampling=self.job.sampling, seed=seed)
-            return repeat_policy(prompt) if player == REPEAT else random_policy(seed)
+                return rollout.model_policy(self.engine, prompt, sampling=self.job.sampling, seed=seed)
+            return rollout.repeat_policy(prompt) if player == REPEAT else rollout.random_policy(seed)
 
-        result = play_episode(
+        result = rollout.play_episode(
             plan,
             warmup_steps=self.warmup_steps,
             make_policy=make_policy,
@@ -210,7 +202,7 @@ class _Run:
             save_episode(folder, result.episode)
         return result
 
-    def _write_video(self, player: str, result: EpisodeResult, path: Path) -> tuple[Path, Path]:
+    def _write_video(self, player: str, result: rollout.EpisodeResult, path: Path) -> tuple[Path, Path]:
         meta, manifest = result.episode.meta, None
         if player == MODEL and self.engine is not None:
             manifest = Manifest(

@@ -67,7 +67,6 @@ _BOTS = {
     "Gull": "b0 b0 b0",
 }
 
-
 TICS_PER_STEP = 3  # engine tics (declared 1/30 s each) in one step of 0.1 s
 TURN_PER_TIC = 3.0  # degrees a tic at full right stick x
 LOOK_PER_TIC = 1.5  # degrees a tic at full right stick y

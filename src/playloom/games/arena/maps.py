@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from playloom.games.arena import textures
 from playloom.media.images import encode_png
 
 CELL = 128  # width of a grid cell in map units; one floor tile
-_SOLID = "#TPG"
+SOLID = "#TPG"  # kinds of cells that nobody walks through
 
 Point = tuple[int, int]
 
@@ -134,21 +134,20 @@ def variant_of(name: str) -> Variant:
 def free_cells(variant: Variant) -> list[Point]:
     """Return (column, row) of every walkable cell."""
     columns, rows = variant.size
-    return [(x, y) for y in range(rows) for x in range(columns) if variant.grid[y][x] not in _SOLID]
+    return [(x, y) for y in range(rows) for x in range(columns) if variant.grid[y][x] not in SOLID]
 
 
 _HEADER = struct.Struct("<4sii")
 _ENTRY = struct.Struct("<ii8s")
 
 
-def pwad_bytes(lumps: Iterable[tuple[str, bytes]]) -> bytes:
+def pwad_bytes(lumps: Sequence[tuple[str, bytes]]) -> bytes:
     """Return a PWAD file with the given (name, content) lumps in order; an empty content makes a marker."""
-    body, directory, count = bytearray(), bytearray(), 0
+    body, directory = bytearray(), bytearray()
     for name, content in lumps:
         directory += _ENTRY.pack(_HEADER.size + len(body), len(content), name.encode("ascii"))
         body += content
-        count += 1
-    return _HEADER.pack(b"PWAD", count, _HEADER.size + len(body)) + bytes(body) + bytes(directory)
+    return _HEADER.pack(b"PWAD", len(lumps), _HEADER.size + len(body)) + bytes(body) + bytes(directory)
 
 
 _ACTORS = Path(__file__).with_name("actors.txt")
@@ -166,8 +165,6 @@ _ITEM_TYPES = {
 }  # fmt: skip
 _DEATHMATCH_START = 11
 _PLAYER_START = 1
-
-
 _TICS_BEFORE = 1 + 3 * 14  # tics from the map's begin to step 0; six more in some games
 _FIRST_NUMBER = 31000  # editor number of the first foreign object
 _FOREIGN = """
@@ -201,7 +198,18 @@ class ForeignObject:
 
 def arena_wad(variant: Variant, objects: Sequence[ForeignObject] = ()) -> bytes:
     """Return the PWAD of an arena: actors, textures, sky, map and foreign objects; the same bytes every time."""
-    foreign = [_foreign_actor(index, item) for index, item in enumerate(objects)]
+    foreign = [
+        _FOREIGN.format(
+            index=index,
+            number=_FIRST_NUMBER + index,
+            x_scale=round(item.width / textures.SIDE, 4),
+            y_scale=round(item.height / textures.SIDE, 4),
+            wait=_TICS_BEFORE + 3 * item.start,
+            tics=3 * item.steps,
+            sprite=_sprite(index),
+        )
+        for index, item in enumerate(objects)
+    ]
     sprites = [(f"{_sprite(index)}A0", _sprite_png(item.seed)) for index, item in enumerate(objects)]
     lumps: list[tuple[str, bytes]] = [
         ("DECORATE", _ACTORS.read_bytes() + "".join(foreign).encode()),
@@ -237,7 +245,15 @@ class _Udmf:
         parts = ['namespace = "zdoom";']
         parts += [f"vertex{{x={x * CELL}.0;y={-y * CELL}.0;}}" for x, y in self.vertices]
         parts += self.lines + self.sides + [self._sector(*key) for key in self.sectors]
-        parts += self._things()
+        cells = free_cells(self.variant)
+        spots = [c for i, c in enumerate(cells) if self.variant.cell(*c) == "." and i % 7 == 3]
+        # Towards the middle of the arena, in whole eighths of a turn (0 east, 90 north).
+        facing = {(True, True): 45, (False, True): 135, (False, False): 225, (True, False): 315}
+        parts += [_thing(_DEATHMATCH_START, x, y, facing[x * 2 < columns, y * 2 >= rows]) for x, y in spots]
+        parts += [_thing(_PLAYER_START + i, *cells[i], 270) for i in range(4)]
+        parts += [_thing(_ITEM_TYPES[kind], x, y, 0) for kind, x, y in self.variant.items]
+        places = [(item.x / CELL - 0.5, -item.y / CELL - 0.5) for item in self.objects]
+        parts += [_thing(_FIRST_NUMBER + index, *place, 0) for index, place in enumerate(places)]
         return "\n".join(parts)
 
     def _key(self, column: int, row: int) -> tuple[str, str, int] | None:
@@ -278,7 +294,9 @@ class _Udmf:
         """Side of a line that shows the face of `other`; seen from it the line begins at `start`."""
         sector = self.sectors.setdefault(own, len(self.sectors))
         self.sectors.setdefault(other, len(self.sectors))
-        texture = _face_texture(other[0], other[1])
+        kind, zone, _ = other
+        wall, tower = (textures.texture_name(surface, zone) for surface in "WT")
+        texture = {"#": wall, "W": wall, "T": tower, "P": "PILLAR", "G": "GATE"}.get(kind, "STEP")
         # Wall textures are two cells wide: every second line begins in their middle.
         offset = CELL * (sum(start) % 2)
         self.sides.append(
@@ -297,28 +315,6 @@ class _Udmf:
             f'textureceiling="F_SKY1";lightlevel=224;id={tag};}}'
         )
 
-    def _things(self) -> list[str]:
-        cells = free_cells(self.variant)
-        columns, rows = self.variant.size
-        spots = [c for i, c in enumerate(cells) if self.variant.cell(*c) == "." and i % 7 == 3]
-        things = [_thing(_DEATHMATCH_START, x, y, _facing(x, y, columns, rows)) for x, y in spots]
-        things += [_thing(_PLAYER_START + i, *cells[i], 270) for i in range(4)]
-        things += [_thing(_ITEM_TYPES[kind], x, y, 0) for kind, x, y in self.variant.items]
-        places = [(item.x / CELL - 0.5, -item.y / CELL - 0.5) for item in self.objects]
-        return things + [_thing(_FIRST_NUMBER + index, *place, 0) for index, place in enumerate(places)]
-
-
-def _foreign_actor(index: int, item: ForeignObject) -> str:
-    return _FOREIGN.format(
-        index=index,
-        number=_FIRST_NUMBER + index,
-        x_scale=round(item.width / textures.SIDE, 4),
-        y_scale=round(item.height / textures.SIDE, 4),
-        wait=_TICS_BEFORE + 3 * item.start,
-        tics=3 * item.steps,
-        sprite=_sprite(index),
-    )
-
 
 def _sprite(index: int) -> str:
     return f"X{index:03d}"
@@ -330,18 +326,6 @@ def _sprite_png(seed: int) -> bytes:
     foot = int(np.flatnonzero(picture[..., 3].any(1))[-1]) + 1
     png, offset = encode_png(picture), b"grAb" + struct.pack(">ii", textures.SIDE // 2, foot)
     return png[:33] + struct.pack(">I", 8) + offset + struct.pack(">I", zlib.crc32(offset)) + png[33:]
-
-
-def _facing(x: float, y: float, columns: int, rows: int) -> int:
-    """Towards the middle of the arena, in whole eighths of a turn (0 east, 90 north)."""
-    east, north = x * 2 < columns, y * 2 >= rows
-    return {(True, True): 45, (False, True): 135, (False, False): 225, (True, False): 315}[east, north]
-
-
-def _face_texture(kind: str, zone: str) -> str:
-    if kind in "#W":
-        return textures.texture_name("W", zone)
-    return {"T": textures.texture_name("T", zone), "P": "PILLAR", "G": "GATE"}.get(kind, "STEP")
 
 
 def _thing(kind: int, column: float, row: float, angle: int) -> str:

@@ -43,6 +43,16 @@ _HILLS = (
 _SUN = (516, 130, 30, "ffff6b")
 
 Picture = NDArray[np.uint8]
+Grid = NDArray[np.float64]
+Draw = Callable[[Grid, Grid, np.random.Generator], tuple[NDArray[np.bool_], Grid]]
+"""Converts coordinates in [-1, 1] (right, down) to a mask and the light on it, about 0.3 to 1.2."""
+_PROFILES: dict[str, Callable[[Grid], Grid]] = {  # height of a hill, from 0 at its edge to 1 at its summit
+    "peak": lambda inside: inside,
+    "round": lambda inside: np.sin(inside * math.pi / 2),
+    "mesa": lambda inside: np.minimum(1, inside * 2.5),
+}
+SIDE = 64
+"""Height and width of a sprite in pixels."""
 
 
 def texture_name(kind: str, zone: str) -> str:
@@ -94,26 +104,9 @@ def sky() -> Picture:
     picture[(x - cx) ** 2 + (y - cy) ** 2 < radius**2] = _hex(colour)
     for summit, half, height, colour, shape in _HILLS:
         away = np.abs((x - summit + SKY_WIDTH // 2) % SKY_WIDTH - SKY_WIDTH // 2)
-        picture[horizon - y <= _profile(away / half, height, shape)] = _hex(colour)
+        picture[horizon - y <= height * _PROFILES[shape](np.clip(1 - away / half, 0, 1))] = _hex(colour)
     picture[horizon:] = _hex("c7c7c7")
     return picture
-
-
-def _profile(away: NDArray[np.float64], height: float, shape: str) -> NDArray[np.float64]:
-    inside = np.clip(1 - away, 0, 1)
-    if shape == "round":
-        return height * np.sin(inside * math.pi / 2)
-    if shape == "mesa":
-        return height * np.minimum(1, inside * 2.5)
-    return height * inside
-
-
-SIDE = 64
-"""Height and width of a sprite in pixels."""
-
-Grid = NDArray[np.float64]
-Draw = Callable[[Grid, Grid, np.random.Generator], tuple[NDArray[np.bool_], Grid]]
-"""Converts coordinates in [-1, 1] (right, down) to a mask and the light on it, about 0.3 to 1.2."""
 
 
 def draw_sprite(seed: int) -> NDArray[np.uint8]:
@@ -123,20 +116,16 @@ def draw_sprite(seed: int) -> NDArray[np.uint8]:
     middle = (np.arange(SIDE) + 0.5) / SIDE * 2 - 1
     y, x = np.meshgrid(middle, middle, indexing="ij")
     inside, light = SHAPES[name](x, y, random)
-    main, other = _colours(random, _TEST_HUES.get(name))
+    hues = random.random(2)
+    if name in _TEST_HUES:  # no hue near that of a test object of the same shape
+        hues = _TEST_HUES[name] + 0.17 + 0.66 * hues
+    saturation, value = random.choice([0.15, 0.6, 0.95], 2, p=[0.2, 0.3, 0.5]), random.uniform(0.45, 1, 2)
+    colours = zip(hues % 1, saturation, value, strict=True)
+    main, other = np.array([colorsys.hsv_to_rgb(*hsv) for hsv in colours]) * 255
     second = _pattern(x, y, random)
     colour = np.where(second[..., None], other, main) * np.clip(light, 0.25, 1.25)[..., None]
     opacity = np.where(inside, 255, 0)
     return np.dstack([np.clip(colour, 0, 255), opacity]).astype(np.uint8)
-
-
-def _colours(random: np.random.Generator, test_hue: float | None) -> NDArray[np.float64]:
-    """Two colours, RGB [2, 3] in [0, 255]; none near the hue of a test object of the same shape."""
-    hues = random.random(2)
-    if test_hue is not None:
-        hues = test_hue + 0.17 + 0.66 * hues
-    saturation, value = random.choice([0.15, 0.6, 0.95], 2, p=[0.2, 0.3, 0.5]), random.uniform(0.45, 1, 2)
-    return np.array([colorsys.hsv_to_rgb(*hsv) for hsv in zip(hues % 1, saturation, value, strict=True)]) * 255
 
 
 def _pattern(x: Grid, y: Grid, random: np.random.Generator) -> NDArray[np.bool_]:
@@ -245,6 +234,5 @@ SHAPES: dict[str, Draw] = {
     "glyph": _glyph,
     "sign": _sign,
 }  # fmt: skip
-"""Shapes by name."""
 _TEST_HUES = {"sphere": 0.99, "egg": 0.99, "blob": 0.99, "box": 0.63, "slab": 0.63, "cone": 0.13, "pyramid": 0.13}
 """Hue of the test object that a shape resembles, [0, 1]."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.games.arena.maps import CELL, Variant
+from playloom.games.arena.maps import CELL, SOLID, Variant
 
 Point = tuple[float, float]  # a place in map units: x east, y north
 Node = tuple[int, int]  # a square of the grid: row, column
 
 _PER_CELL = 4
 _SQUARE = CELL / _PER_CELL
-_SOLID = "#TPG"
 _NEAR_WALL = 4.0  # extra cost factor beside walls, so that paths leave room for the camera
 _STEPS: tuple[tuple[int, int, float], ...] = (
     (0, 1, 1.0), (0, -1, 1.0), (1, 0, 1.0), (-1, 0, 1.0),
@@ -29,9 +27,10 @@ class Navigation:
 
     def __init__(self, variant: Variant) -> None:
         from scipy.ndimage import binary_dilation
+        from scipy.sparse import csr_array
 
         grid = np.array([list(row) for row in variant.grid])
-        solid = np.isin(grid, list(_SOLID)).repeat(_PER_CELL, 0).repeat(_PER_CELL, 1)
+        solid = np.isin(grid, list(SOLID)).repeat(_PER_CELL, 0).repeat(_PER_CELL, 1)
         self._shape = solid.shape
         self.items: list[Point] = []
         for name, column, row in variant.items:
@@ -44,28 +43,20 @@ class Navigation:
         self._walkable = ~binary_dilation(solid, around, border_value=1)
         self._cost = np.where(binary_dilation(~self._walkable, around, border_value=1), _NEAR_WALL, 1.0)
         self.nodes: list[Node] = [(int(r), int(c)) for r, c in np.argwhere(self._walkable)]
-        self._passable = self._neighbours()
-        self._graph = self._edges()
-        self._field = functools.cache(self._distances)
-
-    def _neighbours(self) -> NDArray[np.bool_]:
-        """For every step of `_STEPS` the squares it can be taken from: it must not cut a corner [8, rows, columns]."""
         rows, columns = self._shape
         padded = np.pad(self._walkable, 1)
 
         def moved(down: int, right: int) -> NDArray[np.bool_]:
             return padded[1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
 
-        return np.stack([moved(0, 0) & moved(d, r) & moved(0, r) & moved(d, 0) for d, r, _ in _STEPS])
-
-    def _edges(self) -> Any:
-        from scipy.sparse import csr_array
-
-        step, row, column = np.nonzero(self._passable)
+        # For every step the squares it can be taken from: it must not cut a corner [8, rows, columns].
+        self._passable = np.stack([moved(0, 0) & moved(d, r) & moved(0, r) & moved(d, 0) for d, r, _ in _STEPS])
+        step, row_from, column_from = np.nonzero(self._passable)
         down, right, cost = np.array(_STEPS).T[:, step]
-        row_to, column_to = row + down.astype(int), column + right.astype(int)
-        ends = np.ravel_multi_index((row, column), self._shape), np.ravel_multi_index((row_to, column_to), self._shape)
-        return csr_array((cost * self._cost[row_to, column_to], ends), shape=(self._open.size,) * 2)
+        places = (row_from, column_from), (row_from + down.astype(int), column_from + right.astype(int))
+        ends = tuple(np.ravel_multi_index(place, self._shape) for place in places)
+        self._graph = csr_array((cost * self._cost[places[1]], ends), shape=(self._open.size,) * 2)
+        self._field = functools.cache(self._distances)
 
     def random_point(self, rng: np.random.Generator) -> Point:
         """Draw a walkable place uniformly."""

@@ -48,11 +48,7 @@ READY: Mapping[str, Weights] = {
         "trigger_RT": {"action_3": 1},
         "trigger_LT": {"action_4": 1},
     },
-    "LunarLander Discrete": {
-        "dpad_left": {"action_1": 1},
-        "dpad_up": {"action_2": 1},
-        "dpad_right": {"action_3": 1},
-    },
+    "LunarLander Discrete": {"dpad_left": {"action_1": 1}, "dpad_up": {"action_2": 1}, "dpad_right": {"action_3": 1}},
     "MountainCar Discrete": {"dpad_left": {"action_0": 1}, "dpad_right": {"action_2": 1}},
     "Acrobot Discrete": {"dpad_left": {"action_0": 1}, "dpad_right": {"action_2": 1}},
 }
@@ -334,18 +330,14 @@ def _play_episode(recording: GymnasiumRecording, facts: EnvironmentFacts, env: A
         truncated = truncated or (len(frames) == recording.steps - 1 and not terminated)
         outcomes.append([reward, float(terminated), float(truncated)])
         ended = terminated or truncated
-    states_TS = np.concatenate([[*outcomes, NO_OUTCOME], _filled(np.array(numbers, np.float32))], axis=1)
-    actions_TA = np.concatenate([facts.encoder.encode(actions), REST_VALUES[None]])
-    return PlayedEpisode(np.stack(frames), actions_TA, states_TS.astype(np.float32))
-
-
-def _filled(numbers_TS: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Replace missing numbers by the ones before, at the start by the first ones; 0 where there is none."""
-    for column_T in numbers_TS.T:
+    numbers_TS = np.array(numbers, np.float32)
+    for column_T in numbers_TS.T:  # a missing number becomes the one before, at the start the first; 0 without any
         known = np.flatnonzero(~np.isnan(column_T))
         before = np.searchsorted(known, np.arange(len(column_T)), side="right") - 1
         column_T[:] = column_T[known[before.clip(0)]] if len(known) else 0
-    return numbers_TS
+    states_TS = np.concatenate([[*outcomes, NO_OUTCOME], numbers_TS], axis=1)
+    actions_TA = np.concatenate([facts.encoder.encode(actions), REST_VALUES[None]])
+    return PlayedEpisode(np.stack(frames), actions_TA, states_TS.astype(np.float32))
 
 
 def _number(value: Any) -> float | None:

@@ -17,15 +17,7 @@ from playloom.data.dataset import INDEX, JOURNAL, OUTCOMES, DatasetWriter, Frame
 from playloom.data.parallel import map_ordered
 from playloom.device import usable_cores
 from playloom.errors import ConfigError, GameError, RecordingError, ResourceError, import_extra
-from playloom.games.gymnasium.player import (
-    NO_OUTCOME,
-    EnvironmentFacts,
-    GymnasiumRecording,
-    PlayedEpisode,
-    enter_process,
-    examine,
-    play,
-)
+from playloom.games.gymnasium import player
 from playloom.json_io import read_json
 
 _FAILURES = 5
@@ -42,7 +34,7 @@ class Recorded(NamedTuple):
 
 def record_environment(
     out: Path | str,
-    recording: GymnasiumRecording,
+    recording: player.GymnasiumRecording,
     frames: int,
     *,
     processes: int | None = None,
@@ -60,11 +52,15 @@ def record_environment(
     target = Path(out)
     with folder_lock(target):
         try:
-            (facts,) = map_ordered(examine, [(recording,)], workers=1, prepare=enter_process)
+            (facts,) = map_ordered(player.examine, [(recording,)], workers=1, prepare=player.enter_process)
         except ResourceError as error:
             raise GameError(f"the process of {recording.env} died in its first steps") from error
         settings = _settings(recording, facts, frames)
-        _check_same(target, settings)
+        # Before a writer is made: it would replace another recording.
+        for path in filter(Path.exists, (target / INDEX, target / JOURNAL)):
+            kept = read_json(path, RecordingError, f"remove {target} and start again")["episodes"]
+            if any(episode["meta"].get("settings") != settings["settings"] for episode in kept):
+                raise ConfigError(f"{target} holds other data or a recording of other settings; choose another folder")
         reasons: dict[int, str] = {}
         if not (target / INDEX).exists():
             height, width = recording.frame_size
@@ -89,7 +85,7 @@ def record_environment(
     return Recorded(dataset, facts.notes, tuple(skipped))
 
 
-def _settings(recording: GymnasiumRecording, facts: EnvironmentFacts, frames: int) -> dict[str, Any]:
+def _settings(recording: player.GymnasiumRecording, facts: player.EnvironmentFacts, frames: int) -> dict[str, Any]:
     """Metadata that all episodes share; the digest is of all that decides the data."""
     everything = {**asdict(recording), "weights": facts.encoder.mapping.weights, "facts": facts[:2], "frames": frames}
     text = json.dumps(everything, sort_keys=True, default=str)
@@ -97,19 +93,10 @@ def _settings(recording: GymnasiumRecording, facts: EnvironmentFacts, frames: in
     return {"game": recording.env, "style": recording.policy, "settings": digest}
 
 
-def _check_same(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Check before a writer is made: it would replace another recording."""
-    for path in (folder / INDEX, folder / JOURNAL):
-        if path.exists():
-            episodes = read_json(path, RecordingError, f"remove {folder} and start again")["episodes"]
-            if any(episode["meta"].get("settings") != settings["settings"] for episode in episodes):
-                raise ConfigError(f"{folder} holds other data or a recording of other settings; choose another folder")
-
-
 def _fill(
     writer: DatasetWriter,
     settings: Mapping[str, Any],
-    episodes: Iterator[tuple[int, PlayedEpisode | str]],
+    episodes: Iterator[tuple[int, player.PlayedEpisode | str]],
     reasons: dict[int, str],
     progress: Progress | None,
 ) -> None:
@@ -128,7 +115,7 @@ def _fill(
         _append(writer, {**settings, "episode": number}, _cut(played, writer.total - writer.done))
 
 
-def _append(writer: DatasetWriter, meta: dict[str, Any], played: PlayedEpisode) -> None:
+def _append(writer: DatasetWriter, meta: dict[str, Any], played: player.PlayedEpisode) -> None:
     before, length = len(writer.spans), len(played.actions_TA)
     last = writer.total - writer.done - length < 2
     pieces = [(0, length, "validation" if last and before < 9 else split_of(before))]
@@ -140,22 +127,22 @@ def _append(writer: DatasetWriter, meta: dict[str, Any], played: PlayedEpisode) 
         writer.append_episode(iter(part.frames_THWC), part.actions_TA, part.states_TS, facts)
 
 
-def _cut(played: PlayedEpisode, longest: int) -> PlayedEpisode:
+def _cut(played: player.PlayedEpisode, longest: int) -> player.PlayedEpisode:
     part = played.rows(slice(longest))
     if len(part.actions_TA) < len(played.actions_TA):
-        part.actions_TA[-1], part.states_TS[-1, : len(OUTCOMES)] = REST_VALUES, NO_OUTCOME
+        part.actions_TA[-1], part.states_TS[-1, : len(OUTCOMES)] = REST_VALUES, player.NO_OUTCOME
         part.states_TS[-2, OUTCOMES.index("truncated")] = 1
     return part
 
 
 def _episodes(
-    recording: GymnasiumRecording, facts: EnvironmentFacts, number: int, processes: int
-) -> Generator[tuple[int, PlayedEpisode | str], None, None]:
+    recording: player.GymnasiumRecording, facts: player.EnvironmentFacts, number: int, processes: int
+) -> Generator[tuple[int, player.PlayedEpisode | str], None, None]:
     """All episodes from a number on, in order: what was played, or the reason of the failure."""
     workers = processes
     while True:
         jobs = ((recording, facts, later) for later in itertools.count(number))
-        with closing(map_ordered(play, jobs, workers=workers, prepare=enter_process)) as results:
+        with closing(map_ordered(player.play, jobs, workers=workers, prepare=player.enter_process)) as results:
             try:
                 for played in results:
                     yield number, played

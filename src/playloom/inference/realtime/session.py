@@ -30,8 +30,7 @@ from playloom.inference.engine import Engine
 from playloom.inference.generate import GenerationConfig, Render, build_manifest
 from playloom.inference.realtime.clock import Clock, RealTime
 from playloom.inference.realtime.recorder import write_play
-from playloom.inference.realtime.state import HISTORY, LiveState
-from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
+from playloom.inference.realtime.state import HISTORY, Controller, LiveFrame, LiveState, check_controller
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 from playloom.media.output_folder import seen_tiles
