@@ -21,7 +21,7 @@ from playloom.inference.generate import DreamJob, run_dream
 from playloom.inference.realtime.clock import VirtualTime
 from playloom.inference.realtime.recorder import write_play
 from playloom.inference.realtime.session import LiveJob, LiveSession, play_live
-from playloom.inference.realtime.types import LiveFrame
+from playloom.inference.realtime.state import LiveFrame
 from playloom.inference.session import Session
 from playloom.inference.types import StepResult
 from playloom.media.action_table import read_actions, write_actions

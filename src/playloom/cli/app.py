@@ -67,27 +67,25 @@ def main() -> None:
     limit_spinning()
     try:
         sys.exit(app(standalone_mode=False) or 0)
-    except PlayloomError as error:
-        typer.echo(f"playloom: {error}", err=True)
-        sys.exit(2)
     except (typer.Abort, BrokenPipeError):
         sys.exit(1)
+    except PlayloomError as error:
+        message = str(error)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        typer.echo(f"playloom: {error.filename!s:.60}... is too long for a file name; choose a shorter one", err=True)
-        sys.exit(2)
+        message = f"{error.filename!s:.60}... is too long for a file name; choose a shorter one"
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        typer.echo(f"playloom: {MissingExtraError.of('torch', 'train')}", err=True)
-        sys.exit(2)
+        message = str(MissingExtraError.of("torch", "train"))
     except Exception as error:  # an unknown flag or a value out of range; the class depends on typer's version
         if not hasattr(error, "format_message"):
             raise
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # type: ignore[attr-defined]
-        else:
-            words = error.format_message().replace("Value error, ", "").replace("Input should be", "expected")
-            typer.echo(f"playloom: {' '.join(words.split())}", err=True)
-        sys.exit(2)
+            sys.exit(2)
+        words = error.format_message().replace("Value error, ", "").replace("Input should be", "expected")
+        message = " ".join(words.split())
+    typer.echo(f"playloom: {message}", err=True)
+    sys.exit(2)

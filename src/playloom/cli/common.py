@@ -24,14 +24,10 @@ from playloom.json_io import read_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-STOPPED = 130
-"""Exit code after Ctrl-C, as shells have it; after SIGTERM it is 143."""
 SKIPPED = 1
 """Exit code when some inputs were left out."""
 UNFINISHED = 3
 """Exit code of a training that was saved before its end; the same command continues it."""
-_EVERY = 10.0
-"""Seconds between two lines of progress where there is no terminal."""
 
 
 def _check_device(name: str | None) -> str | None:
@@ -235,7 +231,7 @@ class Stop:
     @property
     def code(self) -> int:
         """130 after Ctrl-C, 143 after SIGTERM."""
-        return 128 + self.number if self.number else STOPPED
+        return 128 + (self.number or signal.SIGINT)
 
 
 @contextmanager
@@ -279,19 +275,17 @@ class Progress:
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        self.console = console
-        self._what, self._unit, self._text = what, unit, "starting"
-        self._began = time.monotonic()
+        self.console, self._unit = console, unit
         self._first: tuple[str, int, float] | None = None
         self._stage: str | None = None
         self._later = 0.0
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[text]}"))
         self.bar = Bar(*columns, console=console, transient=True, disable=plain)
-        self._task = self.bar.add_task(what, total=None, text="")
+        self._task = self.bar.add_task(what, total=None, text="starting")
 
     def __call__(self, done: int, total: int | None = None, what: str | None = None) -> None:
         """Show that `done` of `total` units of `what` are done."""
-        now, what = time.monotonic(), self._stage or what or self._what
+        now, what = time.monotonic(), self._stage or what or self.bar.tasks[0].description
         if self._first is None or self._first[0] != what:  # what was done before does not count for the rate
             self._first = what, done, now
         rate = (done - self._first[1]) / max(now - self._first[2], 1e-9)
@@ -310,9 +304,8 @@ class Progress:
 
     def show(self, text: str, fraction: float | None = None, what: str | None = None) -> None:
         """Show any text, and a bar where a fraction in [0, 1] is known."""
-        self._what, self._text = what or self._what, text
         done = {"total": None} if fraction is None else {"total": 1.0, "completed": fraction}
-        self.bar.update(self._task, description=self._what, text=text, **done)
+        self.bar.update(self._task, description=what, text=text, **done)
 
     def print(self, line: str) -> None:
         """Print a line that stays."""
@@ -336,12 +329,13 @@ class Progress:
 
     def line(self) -> str:
         """The plain line of where there is no terminal."""
-        return f"{self._what}: {self._text} ({_duration(time.monotonic() - self._began)} so far)"
+        task = self.bar.tasks[0]
+        return f"{task.description}: {task.fields['text']} ({_duration(task.elapsed or 0)} so far)"
 
 
 @contextmanager
 def progress(
-    what: str, unit: str = "", *, quiet: bool = False, timed: bool = False, every: float = _EVERY
+    what: str, unit: str = "", *, quiet: bool = False, timed: bool = False, every: float = 10.0
 ) -> Iterator[Progress]:
     """Show the progress of the body on stderr: "dreaming", "frames".
 

@@ -17,7 +17,6 @@ from playloom.errors import BadInputError, PlayloomError
 
 if TYPE_CHECKING:
     from playloom.data.dataset import FrameDataset, TokenDataset
-    from playloom.data.importing.recordings import ImportOptions
     from playloom.games.capture import Captured
 
 _OF_ENVIRONMENTS = ("env_options", "policy", "actions", "info", "frame_skip", "preset", "resize")
@@ -86,6 +85,7 @@ def import_command(
     An unusable recording is skipped and listed (exit code 1). The same command continues a stopped import.
     """
     from playloom.data.importing.build import check_folder, import_recordings
+    from playloom.data.importing.recordings import ImportOptions
 
     check_folder(recordings)  # before torch is imported
     if shard == "join":
@@ -104,29 +104,22 @@ def import_command(
             from playloom.training.artifacts import clip_encoder
 
             sizes, encoder = clip_encoder(tokenizer, 1 if workers or cluster else None)
-        options, on_skip = _import_options((sizes.frame_height, sizes.frame_width), reading), skipped.append
-        store, notes = import_recordings(
-            recordings, out, options, encoder=encoder, report=report, progress=bar, on_skip=on_skip, **parallel
+        offset = reading.pop("offset")
+        options = ImportOptions(
+            frame_size=(sizes.frame_height, sizes.frame_width),
+            masks=tuple(common.rectangle(text, "--mask") for text in reading.pop("mask") or ()),
+            mapping=tuple(reading.pop("mapping") or ()),
+            offset=0.0 if offset in ("", "auto") else _seconds(offset),
+            estimate_clock=offset == "auto" if offset else None,
+            format=reading.pop("recording_format"),
+            **reading,
         )
+        parallel |= {"encoder": encoder, "report": report, "progress": bar, "on_skip": skipped.append}
+        store, notes = import_recordings(recordings, out, options, **parallel)
     for note in notes:
         typer.echo(note)
     _print_imported(store, out, tokenizer, report)
     _end(skipped, 2 if strict else common.SKIPPED)
-
-
-def _import_options(frame_size: tuple[int, int], given: dict[str, Any]) -> ImportOptions:
-    from playloom.data.importing.recordings import ImportOptions
-
-    offset = given.pop("offset")
-    return ImportOptions(
-        frame_size=frame_size,
-        masks=tuple(common.rectangle(text, "--mask") for text in given.pop("mask") or ()),
-        mapping=tuple(given.pop("mapping") or ()),
-        offset=0.0 if offset in ("", "auto") else _seconds(offset),
-        estimate_clock=offset == "auto" if offset else None,
-        format=given.pop("recording_format"),
-        **given,
-    )
 
 
 def _end(skipped: Sequence[str], code: int) -> None:
@@ -268,7 +261,8 @@ def view_command(
         for path in save_chosen(store, select(store, store.of_split("test"), count=select_prompts), out):
             typer.echo(path)
         return
-    from playloom.games.arena.env import episodes_at
+    from playloom.data.recording import load_episode
+    from playloom.games.arena.env import episodes_at, write_views
 
     paths = episodes_at(recording)
     if figures:
@@ -277,24 +271,17 @@ def view_command(
     skipped = []
     for path in paths[:episodes]:
         try:
-            _view(path, out, every, verify)
+            with common.progress(path.name, "steps") as bar:
+                episode = load_episode(path)
+                steps, player = episode.meta.steps, episode.meta.style
+                options: dict[str, Any] = {"every": every, "verify": verify, "progress": bar}
+                sheet, video = write_views(episode, out / path.stem, [player] * steps, **options)
+            typer.echo(f"{sheet}\n{video}  ({common.count(steps, 'real step')})")
         except PlayloomError as error:
             if len(paths) == 1:
                 raise
             skipped.append(str(error) if str(path) in str(error) else f"{path}: {error}")
     _end(skipped, 2)
-
-
-def _view(path: Path, out: Path, every: int, verify: bool) -> None:
-    from playloom.data.recording import load_episode
-    from playloom.games.arena.env import write_views
-
-    with common.progress(path.name, "steps") as bar:
-        episode = load_episode(path)
-        steps = episode.meta.steps
-        players = [episode.meta.style] * steps
-        sheet, video = write_views(episode, out / path.stem, players, every=every, verify=verify, progress=bar)
-    typer.echo(f"{sheet}\n{video}  ({common.count(steps, 'real step')})")
 
 
 def _print_figures(paths: list[Path]) -> None:

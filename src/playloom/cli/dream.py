@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from playloom.cli import common
-from playloom.cli.serve import require_serving
+from playloom.cli.serve import run_server
 from playloom.errors import ActionError, PlayloomError
 from playloom.games import render
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _NOT_WITH_CLIPS = ("prompt", "mode", "actions", "schema", "start_step", "resize", "timestamp")
 _ONLY_WITH_CLIPS = ("protocol", "batch", "max_files")
-_WITH_PAGE = ("model", "decode_order", "device", "backend", "threads", "port", "browser", "headless")
+_WITH_PAGE = {"model", "decode_order", "device", "backend", "threads", "port", "browser", "headless"}
 
 
 @common.with_options(common.prompt, common.sampling, common.engine)
@@ -82,9 +82,7 @@ def _dream_clips(
     folder: Path, out: Path, sampling: dict[str, Any], sizes: dict[str, Any], threads: int | None, as_json: bool
 ) -> None:
     from playloom.atomic_io import next_free_path
-    from playloom.media.clips import find_clips
 
-    find_clips(folder)
     place = next_free_path(out, numbered=True)
     left = f"finished clips are kept: {place}"
     with common.progress("dreaming", "clips") as bar, common.stopping(left, after_step=False):
@@ -181,10 +179,16 @@ def play_command(
     The other options apply to --headless only. Ctrl-C and SIGTERM end it with the figures so far.
     """
     if not headless:
-        names = [str(parameter.name) for parameter in call.command.params if parameter.name not in _WITH_PAGE]
-        common.refuse(call, names, "applies to --headless only")
+        common.refuse(call, set(call.params) - _WITH_PAGE, "applies to --headless only")
+
+        def say(sentence: str) -> None:
+            typer.echo(sentence)
+            address = re.search(r"https?://[^\s()]+", sentence)
+            if address and browser and common.has_display():
+                webbrowser.open(address[0])
+
         given = {name: value for name, value in engine.items() if value != "auto"}  # else the environment decides
-        _serve(threads=threads, port=port, browser=browser, **given)
+        run_server(say, threads=threads, port=port, **given)
         return
     common.refuse(call, ("port", "browser"), "does not apply to --headless")
     _play_headless(live, {"out": out, **engine, **prompt, **sampling}, threads, as_json)
@@ -220,7 +224,7 @@ def _play_headless(live: dict[str, Any], options: dict[str, Any], threads: int |
             stop=before_tick,
         )
         was_stopped = stop()
-    _print_played(result, notes, as_json)
+    _print_played(result, (*notes, *result.notes), as_json)
     if result.failure is not None:
         frames, reason = result.report["frames"], result.report["failure"]
         raise PlayloomError(f"the dream failed after {frames} frames: {reason}") from result.failure
@@ -228,30 +232,12 @@ def _play_headless(live: dict[str, Any], options: dict[str, Any], threads: int |
         raise typer.Exit(stop.code)
 
 
-def _serve(*, browser: bool, **given: Any) -> None:
-    """Serve on this machine, and open the page once the server listens."""
-    require_serving()
-    from playloom.device import set_threads
-    from playloom.server.main import run
-    from playloom.server.settings import read_settings
-
-    def say(sentence: str) -> None:
-        typer.echo(sentence)
-        address = re.search(r"https?://[^\s()]+", sentence)
-        if address and browser and common.has_display():
-            webbrowser.open(address[0])
-
-    settings = read_settings(**given)
-    set_threads(settings.threads)
-    run(settings, say=say)
-
-
 def _print_played(result: LiveResult, notes: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         where = None if result.folder is None else str(result.folder)
-        common.print_json({**result.report, "notes": (*notes, *result.notes), "folder": where})
+        common.print_json({**result.report, "notes": notes, "folder": where})
         return
-    for note in (*notes, *result.notes):
+    for note in notes:
         typer.echo(f"note: {note}")
     report = result.report
     typer.echo(f"{report['model']}, {report['controller']} playing, {report['fps']:g} frames per second")

@@ -154,21 +154,17 @@ def bench_command(
     name = where["cpu"] if where["device"] == "cpu" else where["device"]
     with_what = f"{result['backend']}, {result['dtype']}"
     typer.echo(f"{result['model']}, {with_what}, {name}, {common.count(where['threads'], 'thread')}")
-    typer.echo(common.text_table(("figure", "value"), _speed_rows(result)))
-
-
-def _speed_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     latency = " / ".join(f"{value:.0f}" for value in result["latency_ms"].values())
-    return [
+    rows = [
         (f"one dream, {result['frames']} frames", f"{result['frames_per_second']:.1f} frames/s"),
         ("time per frame, p50 / p95 / p99", f"{latency} ms"),
         ("first frame after a prompt", f"{result['first_frame_ms']:.0f} ms"),
-        *(
-            (f"batch of {common.count(row['dreams'], 'dream')}", f"{row['frames_per_second']:.1f} frames/s together")
-            for row in result["batches"]
-        ),
-        ("memory of one dream", f"{result['session_mib']:.2f} MiB"),
     ]
+    for row in result["batches"]:
+        together = f"{row['frames_per_second']:.1f} frames/s together"
+        rows.append((f"batch of {common.count(row['dreams'], 'dream')}", together))
+    rows.append(("memory of one dream", f"{result['session_mib']:.2f} MiB"))
+    typer.echo(common.text_table(("figure", "value"), rows))
 
 
 def export_command(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,17 +19,29 @@ from playloom.errors import BadInputError, MissingExtraError
 if TYPE_CHECKING:
     from playloom.client import CallReport
     from playloom.client.endpoint import Request
-    from playloom.server.settings import Settings
 
 _OF_CALL = ("steps", "out", "resume", "upscale", "schema", "seed", "delay", "timeout", "retries")
 _NEEDED = ("fastapi", "uvicorn", "pydantic_settings", "prometheus_client", "python_multipart")
 
 
-def require_serving() -> None:
-    """Raise a MissingExtraError unless the packages of the extra `serve` are installed."""
-    for package in _NEEDED:
-        if find_spec(package) is None:
-            raise MissingExtraError.of(package, "serve")
+def run_server(say: Callable[[str], None] = typer.echo, *, cluster: bool = False, **given: Any) -> None:
+    """Serve with the given settings (not None) until stopped; `say` prints the address."""
+    for extra, packages in (("serve", _NEEDED), ("cluster", ("ray",) if cluster else ())):
+        for package in packages:
+            if find_spec(package) is None:
+                raise MissingExtraError.of(package, extra)
+    from playloom.server.settings import read_settings
+
+    settings = read_settings(**given)
+    if cluster:
+        _set_ray_environment()
+        from playloom.server.ray import run
+    else:
+        from playloom.device import set_threads
+        from playloom.server.main import run
+
+        set_threads(settings.threads)
+    run(settings, say=say)
 
 
 def serve_command(
@@ -67,39 +80,21 @@ def serve_command(
     """
     if static is not None:
         common.refuse(call, set(call.params) - {"static", "model"}, "does not apply to --static")
-        _write_static(model, static)
+        from playloom.inference.generate import open_engine
+        from playloom.server.static_page import write_static_page
+
+        sizes = write_static_page(open_engine(model), static)
+        typer.echo(f"{static}: {common.count(len(sizes), 'file')}, {sum(sizes.values()) / 1e6:.1f} MB")
+        typer.echo(f"Any web server can serve it: python -m http.server -d {static} 8000")
+        typer.echo("then open http://127.0.0.1:8000. On other hosts it needs HTTPS for threads and for use offline.")
         return
     if not cluster:
         common.refuse(call, ("replicas", "max_replicas"), "applies to --cluster only")
-    require_serving()
-    if cluster and find_spec("ray") is None:
-        raise MissingExtraError.of("ray", "cluster")
-    from playloom.server.settings import read_settings
-
-    given = {name: value for name, value in call.params.items() if name not in ("key", "cluster", "static")}
-    settings = read_settings(api_key=key, **given)
-    if cluster:
-        _run_cluster(settings)
-        return
-    from playloom.device import set_threads
-    from playloom.server.main import run
-
-    set_threads(settings.threads)
-    run(settings, say=typer.echo)
+    run_server(api_key=key, **{name: value for name, value in call.params.items() if name not in ("key", "static")})
 
 
-def _write_static(model: str | None, folder: Path) -> None:
-    from playloom.inference.generate import open_engine
-    from playloom.server.static_page import write_static_page
-
-    sizes = write_static_page(open_engine(model), folder)
-    typer.echo(f"{folder}: {common.count(len(sizes), 'file')}, {sum(sizes.values()) / 1e6:.1f} MB")
-    typer.echo(f"Any web server can serve it: python -m http.server -d {folder} 8000")
-    typer.echo("then open http://127.0.0.1:8000. On other hosts it needs HTTPS for threads and for use offline.")
-
-
-def _run_cluster(settings: Settings) -> None:
-    """Serve on Ray, which reads its environment when it is imported."""
+def _set_ray_environment() -> None:
+    """Ray reads its environment when it is imported."""
     # Ray's default of five seconds for a proxy is too short on a slow machine. Equal access log lines must not merge.
     ray = {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -111,9 +106,6 @@ def _run_cluster(settings: Settings) -> None:
         # Ray's ports allow code execution: listen on loopback only, with a token of this run.
         ray |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
     os.environ.update(ray)
-    from playloom.server.ray import run
-
-    run(settings, say=typer.echo)
 
 
 def call_command(

@@ -218,8 +218,7 @@ def train_command(
     continues a stopped training.
     """
     if call.invoked_subcommand is not None:
-        names = [str(parameter.name) for parameter in call.command.params]
-        common.refuse(call, names, f"has no effect before {call.invoked_subcommand}")
+        common.refuse(call, call.params, f"has no effect before {call.invoked_subcommand}")
         return
     if data is None or out is None:
         raise ConfigError(f"{'--data' if data is None else '--out'} is missing; see: playloom train --help")

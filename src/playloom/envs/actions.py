@@ -31,10 +31,8 @@ _PRESSED = np.array([control.kind != "axis" for control in CONTROLS])
 class ActionMapper(ABC):
     """Mapping from an agent's actions to the controller."""
 
-    @property
-    @abstractmethod
-    def space(self) -> gym.Space[Any]:
-        """A new action space of one agent."""
+    space: gym.Space[Any]
+    """Action space of one agent: Box(-1, 1, (16,)), or Discrete(K) for a table."""
 
     @abstractmethod
     def values(self, actions: ArrayLike) -> NDArray[np.uint8]:
@@ -51,10 +49,8 @@ class Controller(ActionMapper):
     Sticks are rounded to eleven positions; any other control is pressed from 0.5.
     """
 
-    @property
-    def space(self) -> gym.Space[Any]:
-        """Box(-1, 1, (16,))."""
-        return gym.spaces.Box(-1.0, 1.0, (len(CONTROLS),), np.float32)
+    def __init__(self) -> None:
+        self.space = gym.spaces.Box(-1.0, 1.0, (len(CONTROLS),), np.float32)
 
     def values(self, actions: ArrayLike) -> NDArray[np.uint8]:
         """See `ActionMapper.values`; float [..., 16]."""
@@ -82,11 +78,7 @@ class DiscreteActions(ActionMapper):
         """Name of each number."""
         held = actions.values() if isinstance(actions, Mapping) else actions
         self._values_KA = np.stack([action_values(one) for one in held])
-
-    @property
-    def space(self) -> gym.Space[Any]:
-        """Discrete(K)."""
-        return gym.spaces.Discrete(len(self.names))
+        self.space = gym.spaces.Discrete(len(self.names))
 
     def values(self, actions: ArrayLike) -> NDArray[np.uint8]:
         """See `ActionMapper.values`; whole numbers [...]."""

@@ -124,9 +124,14 @@ class InitialStates:
 
     def begin(self, index: int, seed: int) -> tuple[Session, InitialState]:
         """Return a new session on prompt `index`, with that seed, and the prompt."""
-        state = self._prefilled.get(index) or self._prefill(index)
-        self._prefilled[index] = state
+        if index not in self._prefilled:
+            prompt, generated = self._sources[index]()
+            prompt = prompt.last(self._engine.model.config.transformer.context_steps)
+            codes_TN = self._engine.codes(prompt)
+            prefilled = self._engine.open(replace(prompt, codes_TN=codes_TN), sampling=self._sampling)
+            self._prefilled[index] = InitialState(prefilled, prompt.frames_THWC[-1].copy(), codes_TN[-1], generated)
         self._prefilled.move_to_end(index)
+        state = self._prefilled[index]
         session = state.session.fork(seed)
         while len(self._prefilled) > KEPT:
             self._prefilled.popitem(last=False)[1].session.close()
@@ -136,10 +141,3 @@ class InitialStates:
         """Free the memory of all prefilled sessions; they are prefilled again on demand."""
         while self._prefilled:
             self._prefilled.popitem()[1].session.close()
-
-    def _prefill(self, index: int) -> InitialState:
-        prompt, generated = self._sources[index]()
-        prompt = prompt.last(self._engine.model.config.transformer.context_steps)
-        codes_TN = self._engine.codes(prompt)
-        session = self._engine.open(replace(prompt, codes_TN=codes_TN), sampling=self._sampling)
-        return InitialState(session, prompt.frames_THWC[-1].copy(), codes_TN[-1], generated)
