@@ -25,7 +25,7 @@ _NEEDED = ("fastapi", "uvicorn", "pydantic_settings", "prometheus_client", "pyth
 
 
 def run_server(say: Callable[[str], None] = typer.echo, *, cluster: bool = False, **given: Any) -> None:
-    """Serve with the given settings (not None) until stopped; `say` prints the address."""
+    """Serve until stopped. A setting of None keeps the environment's value; `say` receives the address."""
     for extra, packages in (("serve", _NEEDED), ("cluster", ("ray",) if cluster else ())):
         for package in packages:
             if find_spec(package) is None:
