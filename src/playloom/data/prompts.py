@@ -191,7 +191,7 @@ class _Part:
         """
         at = default if self.start_step is None else self.start_step
         if steps < least:
-            hint = f"request a shorter one (--context {max(1, steps)}), or give a longer recording"
+            hint = f"request a shorter context (--context {max(1, steps)}), or give a longer recording"
             raise RecordingError(f"{name} is too short for the context: got {steps} steps, expected {least}; {hint}")
         if not least - 1 <= at < steps:
             limits = f"the last context step can be {least - 1} to {steps - 1}, got {at}"

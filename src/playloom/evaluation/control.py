@@ -68,8 +68,8 @@ class Measure:
 
     title: str  # name in the table
     signs: Mapping[str, int]  # inputs, and the sign of the effect of each
-    # Computes the effect [M] from frames [M, 1 + S, H, W, 3], the last one seen first, and from those at rest.
     estimate: Callable[[Frames, Frames], NDArray[np.float64]]
+    """Computes the effect [M] from frames [M, 1 + S, H, W, 3], the last one seen first, and from those at rest."""
     unit: str
     least: float  # least median effect that reaches the bar
     most: float = np.inf

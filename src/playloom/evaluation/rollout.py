@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import MOTION_TOLERANCE, TOLERANCE, Row, is_significant, ratio_of_means, standard_error
-from playloom.evaluation.segments import EvaluationContext, Segment, decode, encode, episodes_of, frames_after
+from playloom.evaluation.segments import (
+    EvaluationContext,
+    Segment,
+    decode,
+    encode,
+    episodes_of,
+    frames_after,
+    reconstruct,
+    segment_episodes,
+)
 from playloom.models.checkpoint import WorldModel
 from playloom.models.tokenizer.metrics import PSNR_CAP, luma, psnr, sharpness, ssim
 from playloom.models.tokenizer.quantizer import codebook_use
@@ -185,7 +194,7 @@ def measure_rollout(
         return np.full((count, steps, *more), np.nan)
 
     found = RolloutMetrics(
-        episodes_M=episodes_of(dataset, [segment.row for segment in segments]),
+        episodes_M=segment_episodes(dataset, segments),
         **{name: empty() for name in ("dream_MS", "repeat_MS", "mean_MS")},
         **{name: empty(2) for name in ("sharpness_MS2", "motion_MS2")},
         codes_MSN=np.empty((count, steps, run.model.config.layout.image_slots), np.int32),
@@ -206,7 +215,7 @@ def measure_rollout(
         found.sharpness_MS2[at], found.motion_MS2[at] = sharpness(both).T, motion(before[:, rows], both).T
         before[:, rows] = both
         if one := found.detail.get(index + 1):
-            again = decode(run.model, encode(run.model, truth))
+            again = reconstruct(run.model, truth)
             one.ceiling_M[rows], one.model_M[rows] = psnr(again, truth, PSNR_CAP), psnr(frames, again, PSNR_CAP)
             one.ssim_M[rows], one.repeat_ssim_M[rows] = ssim(frames, truth), ssim(last[rows], truth)
             one.ceiling_sharpness_M[rows] = sharpness(again)
