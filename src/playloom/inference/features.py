@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -29,7 +28,6 @@ def recorded_features(
     spans: Sequence[EpisodeSlice],
     *,
     row_delay: int | None,
-    batch: int = 4,
     skip: Callable[[NDArray[np.int64]], bool] = lambda _: False,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield rows [M] and the features float32 [M, F] of their steps: those of the frame in the row after.
@@ -41,16 +39,12 @@ def recorded_features(
     frame_Q = order.positions_of(0, order.image_passes)
     absolute = model.config.transformer.positions == "absolute"
     steps, past = (context, context // 2) if absolute else (_CONTEXTS * context, context - 1)
-    windows = [window for span in spans for window in _windows(span, steps, past)]
-    windows = [(first, kept, stop) for first, kept, stop in windows if not skip(np.arange(kept - 1, stop - 1))]
-    for length, group in groupby(windows, key=lambda window: window[2] - window[0]):
-        same = list(group)
-        for part in (same[index : index + batch] for index in range(0, len(same), batch)):
-            rows_BT = np.array([first for first, _, _ in part])[:, None] + np.arange(length)
-            hidden_BTPD = hidden_states(model, codes_FN[rows_BT], actions_FA[rows_BT], row_delay)
-            features_BTF = pool(hidden_BTPD[:, :, frame_Q]).float().cpu().numpy()
-            for (first, kept, stop), features_TF in zip(part, features_BTF, strict=True):
-                yield np.arange(kept - 1, stop - 1), features_TF[kept - first :]
+    for first, kept, stop in (window for span in spans for window in _windows(span, steps, past)):
+        rows_M = np.arange(kept - 1, stop - 1)
+        if not skip(rows_M):  # one at a time: the scores of several windows leave a CPU's cache
+            part = slice(first, stop)
+            (hidden_TPD,) = hidden_states(model, codes_FN[None, part], actions_FA[None, part], row_delay)
+            yield rows_M, pool(hidden_TPD[kept - first :, frame_Q]).cpu().numpy()
 
 
 def _windows(span: EpisodeSlice, steps: int, past: int) -> Iterator[tuple[int, int, int]]:
