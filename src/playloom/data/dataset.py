@@ -110,7 +110,7 @@ class DatasetWriter:
         """Write and commit one episode: frames [T, H, W, 3] or codes [T, N], by kind of dataset.
 
         An iterator of T rows is written row by row, without holding them. The episode goes to row `start` on, where
-        committed rows are replaced; by default after the last committed row.
+        committed rows are replaced; by default after the last committed row. RecordingError for other shapes or types.
         """
         if start is None:
             start = self.spans[-1].rows.stop if self._spans else 0
@@ -148,7 +148,12 @@ class DatasetWriter:
         with self._part(column).open("rb+", buffering=0) as file:
             file.seek(self._offsets[column] + start * dtype.itemsize)
             for row, _ in rows:
-                data = np.ascontiguousarray(row, dtype.base).reshape(dtype.shape).data
+                if row.shape != dtype.shape or not np.can_cast(row.dtype, dtype.base, "same_kind"):
+                    raise RecordingError(
+                        f"{column} do not fit {self.folder}: got rows of {row.dtype} and shape {row.shape}, expected "
+                        f"{dtype.base} and {dtype.shape}; convert them first"
+                    )
+                data = np.ascontiguousarray(row, dtype.base).data
                 try:
                     if file.write(data) < dtype.itemsize:
                         raise OSError(errno.ENOSPC, "no space left")

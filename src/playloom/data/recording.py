@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,6 @@ from playloom.data.parallel import map_ordered, write_rows
 from playloom.errors import ConfigError, RecordingError
 from playloom.json_io import from_mapping, read_json, write_json
 from playloom.media.clips import read_npz, write_npz
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Mode = Literal["ffa", "4v4"]
 Split = Literal["train", "validation", "test", "heldout"]
@@ -86,8 +83,8 @@ Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
 """Renders an episode's frames, uint8 RGB [H, W, 3] each, from its first. Module-level where workers call it."""
 
 
-Encode = Callable[["Tensor"], "Tensor"]
-"""Encodes pictures uint8 [B, H, W, 3] to codes int64 [B, N]."""
+Encode = Callable[[NDArray[np.uint8]], NDArray[np.uint16]]
+"""Encodes pictures uint8 [B, H, W, 3] to codes [B, N]."""
 
 
 def episode_key(meta: EpisodeMeta) -> str:
@@ -157,7 +154,6 @@ def tokenise_recordings(
     edited: Sequence[Path] = (),
     render_edited: Render | None = None,
     batch: int = 32,
-    device: str = "cpu",
     workers: int = 0,
     progress: Progress | None = None,
 ) -> TokenDataset:
@@ -166,7 +162,7 @@ def tokenise_recordings(
     `edited` are recordings added once more, rendered by `render_edited`, with `edited` true in their metadata. Other
     arguments as in `build_frame_store` and `tokenise_store`.
     """
-    codes = partial(_encode_all, encode, batch=batch, device=device)
+    codes = partial(_encode_all, encode, batch=batch)
     jobs = _load(episodes, render)
     size = _picture_size(jobs)
     if render_edited is not None:
@@ -185,7 +181,6 @@ def tokenise_store(
     *,
     fingerprint: str,
     batch: int = 32,
-    device: str = "cpu",
     mirror: bool = False,
     progress: Progress | None = None,
 ) -> TokenDataset:
@@ -196,7 +191,7 @@ def tokenise_store(
     """
     mirrored = [span for span in frames.spans if mirror and span.meta.get("split") == "train"]
     total = len(frames) + sum(span.length for span in mirrored)
-    slots = _encode_all(encode, frames.frames_FHWC[:1], batch, device).shape[1]
+    slots = _encode_all(encode, frames.frames_FHWC[:1], batch).shape[1]
     writer = TokenDataset.create(folder, total, slots=slots, tokenizer=fingerprint, state_columns=frames.state_columns)
     start = 0
     for span in (*frames.spans, *mirrored):
@@ -208,7 +203,7 @@ def tokenise_store(
                 signs_S = np.array([-1 if name in ("y", "yaw") else 1 for name in frames.state_columns], np.float32)
                 actions, states = mirror_values(actions), states * signs_S
             frames_THWC = frames.frames_FHWC[span.rows]
-            tokens = _encode_all(encode, frames_THWC[:, :, ::-1] if flip else frames_THWC, batch, device)
+            tokens = _encode_all(encode, frames_THWC[:, :, ::-1] if flip else frames_THWC, batch)
             writer.append_episode(tokens, actions, states, meta, start=start)
             if progress is not None:
                 progress(writer.done, writer.total)
@@ -274,12 +269,6 @@ def render_file(episode: Episode, render: Render, path: Path) -> Path:
     return path
 
 
-def _encode_all(encode: Encode, frames_THWC: NDArray[np.uint8], batch: int, device: str) -> NDArray[np.uint16]:
-    import torch
-
-    parts = []
-    with torch.inference_mode():
-        for first in range(0, len(frames_THWC), batch):
-            pictures = torch.from_numpy(np.array(frames_THWC[first : first + batch], order="C"))
-            parts.append(encode(pictures.to(device)).cpu().numpy().astype(np.uint16))
-    return np.concatenate(parts)
+def _encode_all(encode: Encode, frames_THWC: NDArray[np.uint8], batch: int) -> NDArray[np.uint16]:
+    firsts = range(0, len(frames_THWC), batch)
+    return np.concatenate([encode(np.array(frames_THWC[first : first + batch], order="C")) for first in firsts])

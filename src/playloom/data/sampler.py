@@ -1,7 +1,7 @@
 """Resumable window sampler of training examples, and labels of steps.
 
 A batch depends on the seed and the number of windows before it only, so the data position of a run is one integer, and
-resuming is exact on any number of devices. B batch, T steps, N image slots, H W C picture, F rows.
+resuming is exact on any number of devices. B batch, T steps, F rows.
 """
 
 from __future__ import annotations
@@ -61,17 +61,6 @@ def alive_spans(spans: Sequence[EpisodeSlice], dead_F: NDArray[np.float32]) -> t
         for first, stop in np.flatnonzero(alive[1:] != alive[:-1]).reshape(-1, 2).tolist():
             result.append(EpisodeSlice(start=span.start + first, length=stop - first, meta=span.meta))
     return tuple(result)
-
-
-def token_windows(store: TokenDataset, rows_BT: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-    """Gather `codes`, int64 [B, T, N], and `actions`, int64 [B, T, A] in slot order, of these rows."""
-    return {"codes": store.tokens_FN[rows_BT].astype(np.int64), "actions": store.actions_FA[rows_BT].astype(np.int64)}
-
-
-def frame_batch(store: FrameDataset, rows_B1: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Gather single pictures (windows of one step): uint8 [B, H, W, 3] in [0, 255]."""
-    rows = np.sort(rows_B1[:, 0])  # ascending rows read the disk forwards; the order inside a batch means nothing
-    return np.asarray(store.frames_FHWC[rows])
 
 
 def step_labels(dataset: FrameDataset | TokenDataset, states: Sequence[str] = ()) -> dict[str, NDArray[np.float32]]:

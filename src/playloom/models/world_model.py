@@ -21,12 +21,10 @@ def build_transformer(config: ModelConfig, *, seed: int = 0) -> Transformer:
 
 def weight_bytes(config: ModelConfig, dtype: torch.dtype = torch.float32) -> int:
     """Return the memory of all weights: the transformer's in `dtype`, the tokenizer's in float32."""
-    sizes, layout = config.transformer, config.layout
-    positions = layout.positions * (1 if sizes.positions == "rolling" else sizes.context_steps)
-    actions = layout.vocab.action_values if sizes.action_condition else 0
     with torch.device("meta"):
-        tokenizer = sum(weight.numel() for weight in FrameTokenizer(config.tokenizer).parameters())
-    return (config.parameter_count + (positions + actions) * sizes.width) * dtype.itemsize + 4 * tokenizer
+        networks = build_transformer(config), FrameTokenizer(config.tokenizer)
+    transformer, tokenizer = (sum(weight.numel() for weight in network.parameters()) for network in networks)
+    return dtype.itemsize * transformer + 4 * tokenizer
 
 
 def require_memory(

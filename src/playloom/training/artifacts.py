@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, SLOT_NAMES
 from playloom.data.dataset import FrameDataset, TokenDataset
-from playloom.data.importing.recordings import ClipEncoder, Encode
+from playloom.data.importing.recordings import ClipEncoder
+from playloom.data.recording import Encode
 from playloom.device import pick_device, set_threads
 from playloom.errors import CheckpointError
 from playloom.json_io import read_json, write_json
@@ -91,18 +92,21 @@ def load_origin(name: str) -> PretrainedModel:
     )
 
 
-def load_encode(name: str, threads: int | None = None) -> Encode:
-    """Load the encoder of a model or a tokenizer, see `load_origin`; `threads` None: torch's default."""
-    device = pick_device("auto")
-    if threads is not None:
-        set_threads(threads)
-    tokenizer = load_origin(name).tokenizer.to(device)
+def array_encoder(tokenizer: FrameTokenizer) -> Encode:
+    """Return the encoder of arrays of a tokenizer, on its device."""
 
     @torch.inference_mode()
     def encode(frames_BHWC: NDArray[np.uint8]) -> NDArray[np.uint16]:
-        return tokenizer.encode(torch.from_numpy(frames_BHWC).to(device)).cpu().numpy().astype(np.uint16)
+        return tokenizer.encode(torch.from_numpy(frames_BHWC)).cpu().numpy().astype(np.uint16)
 
     return encode
+
+
+def load_encode(name: str, threads: int | None = None) -> Encode:
+    """Load the encoder of a model or a tokenizer, see `load_origin`; `threads` None: torch's default."""
+    if threads is not None:
+        set_threads(threads)
+    return array_encoder(load_origin(name).tokenizer.to(pick_device("auto")))
 
 
 def clip_encoder(name: str, threads: int | None = None) -> tuple[TokenizerConfig, ClipEncoder]:
@@ -125,7 +129,7 @@ def save_model_like(folder: Path, model: WorldModel, source: PretrainedModel) ->
 
 def training_facts(store: FrameDataset | TokenDataset, result: TrainingResult, config: Any) -> dict[str, Any]:
     """Return the facts of a training on `store` with the settings `config`, a dataclass, for a card."""
-    seeds = [int(span.meta["seed"]) for span in store.of_split("train") if "seed" in span.meta]
+    seeds = [seed for span in store.of_split("train") if isinstance(seed := span.meta.get("seed"), int)]
     data = {"frames": len(store), "episodes": len(store.spans), "train_seeds": seeds, "players": players_of(store)}
     threads, device = torch.get_num_threads(), pick_device(config.loop.device)
     cpu = f"CPU, {threads} thread{'' if threads == 1 else 's'}"

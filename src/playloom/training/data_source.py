@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ from playloom.data.recording import (
     tokenise_recordings,
     tokenise_store,
 )
-from playloom.errors import RecordingError
-from playloom.json_io import read_json
+from playloom.errors import ConfigError, RecordingError
+from playloom.json_io import plain, read_json
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
+from playloom.training.artifacts import array_encoder
 from playloom.training.distributed import dist_info
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """Options of data preparation."""
+    """Options of data preparation; `ConfigError` for edited recordings without their renderer."""
 
     render: Render
     """Renders a recording."""
@@ -39,6 +41,10 @@ class PrepareOptions:
     mirror: bool = False
     """Add the training episodes of a frame dataset mirrored, to codes only."""
 
+    def __post_init__(self) -> None:
+        if self.edited and self.render_edited is None:
+            raise ConfigError(f"edited recordings have no renderer: got edited {self.edited:g}; give render_edited too")
+
 
 def frames_from(data: Path, cache: Path, options: PrepareOptions) -> FrameDataset:
     """Open the frame dataset at `data`, or render the recordings there into `cache`."""
@@ -50,7 +56,7 @@ def frames_from(data: Path, cache: Path, options: PrepareOptions) -> FrameDatase
     paths = _episodes(data)
     if (cache / INDEX).exists():
         store = FrameDataset.open(cache)
-        if sorted(span.length for span in store.spans) == sorted(load_meta(path).steps for path in paths):
+        if [span.meta for span in store.spans] == _metas(paths):
             return store
     _require_one_process(cache)
     return build_frame_store(cache, paths, options.render, workers=options.workers, progress=options.progress)
@@ -81,13 +87,13 @@ def tokens_from(
     if tokenizer is None or fingerprint is None:
         raise RecordingError(f"{data} holds {kind}; to tokenise it, give the tokenizer's folder with --tokenizer")
     shared: dict[str, Any] = {"fingerprint": fingerprint, "progress": options.progress}
-    shared["device"] = str(tokenizer.last_layer.device)
+    encode = array_encoder(tokenizer)
     if kind == "frames":
-        return tokenise_store(cache, FrameDataset.open(data), tokenizer.encode, mirror=options.mirror, **shared)
+        return tokenise_store(cache, FrameDataset.open(data), encode, mirror=options.mirror, **shared)
     paths = _episodes(data)
     shared |= {"workers": options.workers, "render_edited": options.render_edited}
     shared["edited"] = choose_edited(paths, options.edited)
-    return tokenise_recordings(cache, paths, options.render, tokenizer.encode, **shared)
+    return tokenise_recordings(cache, paths, options.render, encode, **shared)
 
 
 def detect_dataset_kind(data: Path) -> str:
@@ -108,19 +114,28 @@ def detect_dataset_kind(data: Path) -> str:
 def _check_same_data(store: TokenDataset, data: Path, kind: str, options: PrepareOptions) -> None:
     if kind == "frames":
         frames = FrameDataset.open(data)
-        expected = len(frames) + sum(span.length for span in frames.of_split("train") if options.mirror)
+        mirrored = frames.of_split("train") if options.mirror else ()
+        expected = [dict(span.meta) for span in frames.spans] + [{**span.meta, "mirrored": True} for span in mirrored]
+        total = sum(span.length for span in (*frames.spans, *mirrored))
     else:
         paths = _episodes(data)
-        expected = sum(load_meta(path).steps for path in (*paths, *choose_edited(paths, options.edited)))
-    if len(store) != expected:
+        edited = _metas(choose_edited(paths, options.edited))
+        expected = _metas(paths) + [{**meta, "edited": True} for meta in edited]
+        total = sum(meta["steps"] for meta in expected)
+    if [span.meta for span in store.spans] != expected or len(store) != total:
+        found = "other episodes, expected those" if len(store) == total else f"{len(store)} frames, expected {total}"
         raise RecordingError(
-            f"{store.folder} holds codes of other data: got {len(store)} frames, expected {expected} of {data}; choose "
-            "another --out, or remove that folder"
+            f"{store.folder} holds codes of other data: got {found} of {data}; choose another --out, or remove that "
+            "folder"
         )
 
 
 def _episodes(data: Path) -> list[Path]:
     return [path for path in list_episodes(data) if load_meta(path).split in ("train", "validation")]
+
+
+def _metas(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    return [plain(asdict(load_meta(path))) for path in paths]
 
 
 def _require_one_process(cache: Path) -> None:

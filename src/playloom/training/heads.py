@@ -38,7 +38,10 @@ _MOST_ROWS = 1 << 15  # of one batch without gradients
 
 @dataclass(frozen=True, kw_only=True)
 class HeadsTrainingConfig:
-    """Settings of a heads training. Losses are not weighted by class, so that probabilities fit rare events."""
+    """Settings of a heads training; `ConfigError` for states that are outcomes.
+
+    Losses are not weighted by class, so that probabilities fit rare events.
+    """
 
     loop: LoopConfig
     reward: Literal["auto", "none", "scalar", "sign"] = "auto"
@@ -49,6 +52,11 @@ class HeadsTrainingConfig:
     """State columns to predict; None: `health`, where the data has it."""
     width: int = 256
     """Hidden width of the network."""
+
+    def __post_init__(self) -> None:
+        for name in self.states or ():
+            if name in ("reward", "terminated"):
+                raise ConfigError(f"states has an outcome: got {name}, expected state columns; it has its own head")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +106,9 @@ def _features(model: WorldModel, store: TokenDataset, job: HeadsJob) -> NDArray[
     half = job.config.loop.precision == "bf16-mixed"
     made_of = {"model": model.fingerprint, "tokenizer": store.tokenizer, "rows": len(store), "row_delay": row_delay}
     made_of |= {"precision": "bf16-mixed" if half else "32-true"}
-    if origin.exists() and read_json(origin, RecordingError, f"remove {path}") != made_of:
+    if not path.exists():
+        origin.unlink(missing_ok=True)
+    elif origin.exists() and read_json(origin, RecordingError, f"remove {path}") != made_of:
         raise RecordingError(f"{path} holds features of another model or data; remove it, or choose another --out")
     if not origin.exists():
         job.out.mkdir(parents=True, exist_ok=True)

@@ -228,17 +228,13 @@ class Loop:
     def _tick(self, stop: Event) -> bool:
         limit = self.config.max_minutes
         stopping = stop.is_set() or (limit is not None and time.monotonic() - self._started >= 60 * limit)
-        now = torch.tensor([self.elapsed, float(stopping)], dtype=torch.float64)
-        if self.fabric.world_size > 1:
-            now = self.fabric.broadcast(now)
+        now = self.fabric.broadcast(torch.tensor([self.elapsed, float(stopping)], dtype=torch.float64))
         self._now = float(now[0])
         return bool(now[1])
 
     def _due(self, since: float, minutes: float, steps: int | None) -> bool:
         by_steps = steps is not None and self.step % steps == 0
-        by_time = time.monotonic() - since >= 60 * minutes
-        if self.fabric.world_size > 1:
-            by_time = bool(self.fabric.broadcast(by_time))
+        by_time = bool(self.fabric.broadcast(time.monotonic() - since >= 60 * minutes))
         return (by_steps or by_time) and self.done < 1
 
     def _log(self, metrics: dict[str, float], rates: dict[str, float], factor: float) -> None:

@@ -163,7 +163,7 @@ def _step(loss: WorldLoss, config: WorldConfig, batch: int) -> None:
     layout = loss.layout
     codes = torch.zeros(batch, config.window_steps, layout.image_slots, dtype=torch.long)
     values = torch.zeros(batch, config.window_steps, layout.action_slots, dtype=torch.long)
-    mask = torch.from_numpy(schedule(layout, config.row_delays[0] or layout.grid_width).visible_PP)
+    mask = torch.from_numpy(schedule(layout).visible_PP)
     with torch.autocast("cpu", torch.bfloat16, enabled=config.loop.precision != "32-true"):
         loss(codes, values, mask).loss.backward()
     loss.zero_grad()

@@ -145,11 +145,11 @@ def _card(job: WorldJob, store: TokenDataset, result: TrainingResult) -> dict[st
     before = job.start.model.card if job.start is not None and job.start.model is not None else {}
     card = {name: value for name, value in before.items() if name in ("row_delay", "sampling")}
     if job.model.rows:
-        row_delay = card.get("row_delay", DEFAULT_ROW_DELAY) or 0
-        trained = dict(zip(job.config.row_delays, job.config.row_delay_weights, strict=True))
-        if not trained.get(row_delay):
-            row_delay = max(trained, key=trained.__getitem__)
-        card["row_delay"] = row_delay or None  # in a card None is raster
+        raster, shares = job.model.layout.grid_width, job.config.row_delay_shares(job.model)
+        row_delay = card.get("row_delay", DEFAULT_ROW_DELAY) or raster
+        if row_delay not in shares:
+            row_delay = max(shares, key=shares.__getitem__)
+        card["row_delay"] = None if row_delay == raster else row_delay
     card["controls"] = control_words(store, job.controls)
     card |= {**training_facts(store, result, job.config), "tokenizer": store.tokenizer}
     if edited := _count_edited(store):

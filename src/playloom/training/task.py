@@ -147,7 +147,9 @@ class LoopConfig:
             value = getattr(self, item.name)
             if value is None or isinstance(value, bool | str):
                 continue
-            if item.name in _SHARES:
+            if item.name in _BETAS:
+                fits, expected = 0 <= value < 1, "0 to below 1"
+            elif item.name in _SHARES:
                 fits, expected = 0 <= value <= 1, "0 to 1"
             elif item.name in _MAY_BE_ZERO:
                 fits, expected = value >= 0, "0 or more"
@@ -158,7 +160,8 @@ class LoopConfig:
         check_seed(self.seed)
 
 
-_SHARES = {"decay_fraction", "final_fraction", "beta1", "beta2", "ema_decay"}
+_BETAS = {"beta1", "beta2"}
+_SHARES = {"decay_fraction", "final_fraction", "ema_decay"}
 _MAY_BE_ZERO = {"seed", "warmup_steps", "weight_decay", "save_minutes", "validate_minutes"}
 MUTABLE_ON_RESUME = frozenset(
     {"accumulate", "strategy", "activation_checkpointing", "steps", "minutes", "max_minutes", "log_steps"}

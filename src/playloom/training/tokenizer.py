@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from playloom.data.dataset import FrameDataset
-from playloom.data.sampler import WindowSampler, frame_batch
+from playloom.data.sampler import WindowSampler
 from playloom.errors import ConfigError, RecordingError
 from playloom.json_io import plain
 from playloom.models.tokenizer.config import TokenizerConfig
@@ -145,31 +146,26 @@ class TokenizerTask:
         return self._gather(self._train.rows(seen))
 
     def _gather(self, rows_B1: NDArray[np.int64]) -> Batch:
-        return {"frames": torch.from_numpy(frame_batch(self._frames, rows_B1))}
+        rows = np.sort(rows_B1[:, 0])  # ascending rows read the disk forwards; the order inside a batch means nothing
+        return {"frames": torch.from_numpy(np.asarray(self._frames.frames_FHWC[rows]))}
 
     def losses(self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext) -> Iterator[ModuleLoss]:
         """Yield the tokenizer's loss, then the discriminator's on the same pictures once it has started."""
         pixels = to_pixels(self.augmented(batch["frames"], context.random))
         # -1 is before every `adversarial_start`.
         update = context.step if context.fraction >= self._config.adversarial_from else -1
-        self._freeze_discriminator(True)
         loss, made_BCHW, parts = modules["tokenizer"](pixels, update)
         ratio = 10 * torch.log10(4 / (made_BCHW.float() - pixels).square().mean())
         yield ModuleLoss("tokenizer", loss, {"loss": loss.detach(), **parts, "psnr": ratio})
         if self.loss.adversarial_on(update):
-            self._freeze_discriminator(False)
             scores = modules["discriminator"](torch.cat([pixels, made_BCHW.float()]))
             loss = hinge_loss(*scores.float().chunk(2))
             yield ModuleLoss("discriminator", loss, {"discriminator": loss.detach()})
 
-    def _freeze_discriminator(self, frozen: bool) -> None:
-        if self.loss.discriminator is not None:
-            self.loss.discriminator.requires_grad_(not frozen)
-
     def validate(self) -> dict[str, float]:
         """Return PSNR (at most 50 dB) and SSIM of reconstructions, their sharpness over the true one, and codebook use.
 
-        Pictures of one colour have no sharpness, so it is left out where there are no others.
+        Sharpness is left out where all pictures are of one colour, SSIM where they are smaller than 11 pixels.
         """
         metrics, codes = [], []
         for rows in self._validation_batches:
@@ -180,13 +176,14 @@ class TokenizerTask:
             metrics.append(torch.stack([psnr(made, truth, PSNR_CAP), ssim(made, truth), *sharp]))
         ratio, similarity, sharp_made, sharp_true = torch.cat(metrics, dim=1).mean(1).tolist()
         used, perplexity = codebook_use(torch.cat(codes), self.tokenizer.config.codebook_size)
-        return {
+        found = {
             "psnr": ratio,
             "ssim": similarity,
-            **({"sharpness": sharp_made / sharp_true} if sharp_true else {}),
+            "sharpness": sharp_made / sharp_true if sharp_true else math.nan,
             "codes_used": used,
             "code_perplexity": perplexity,
         }
+        return {name: value for name, value in found.items() if not math.isnan(value)}
 
     def preview(self) -> NDArray[np.uint8]:
         """Return real pictures above their reconstructions."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from playloom.data.dataset import EpisodeSlice, TokenDataset
-from playloom.data.sampler import WindowSampler, alive_spans, token_windows
+from playloom.data.sampler import WindowSampler, alive_spans
 from playloom.errors import ConfigError, RecordingError
 from playloom.inference.engine import Engine
 from playloom.inference.types import Prompt
@@ -182,14 +182,25 @@ class WorldConfig:
             raise ConfigError(
                 f"row_delays {self.row_delays} and row_delay_weights {self.row_delay_weights} must pair up"
             )
-        if min(self.row_delay_weights) < 0 or sum(self.row_delay_weights) <= 0:
+        if not (all(weight >= 0 for weight in self.row_delay_weights) and sum(self.row_delay_weights) > 0):
             raise ConfigError(
                 f"row_delay_weights are wrong: got {self.row_delay_weights}, expected shares, at least one above 0"
             )
         if not 0 <= self.scheduled_sampling <= 1:
             raise ConfigError(f"scheduled_sampling is out of range: got {self.scheduled_sampling}, expected 0 to 1")
-        if self.window_steps < 2:
-            raise ConfigError(f"window_steps is out of range: got {self.window_steps}, expected 2 or more")
+        for name, least in (("window_steps", 2), ("validation_windows", 1), ("action_weight", 0)):
+            if not getattr(self, name) >= least:  # NaN compares false
+                raise ConfigError(f"{name} is out of range: got {getattr(self, name)}, expected {least} or more")
+
+    def row_delay_shares(self, model: ModelConfig) -> dict[int, float]:
+        """Return the relative frequency of each row delay that the model trains; the grid's width is raster order."""
+        width = model.layout.grid_width
+        shares: dict[int, float] = {}
+        for row_delay, weight in zip(self.row_delays, self.row_delay_weights, strict=True):
+            actual = width if row_delay == 0 or not model.rows else min(row_delay, width)
+            if weight:
+                shares[actual] = shares.get(actual, 0.0) + weight
+        return shares
 
 
 class WorldTask:
@@ -228,7 +239,10 @@ class WorldTask:
             assert start.model is not None
             self.transformer.load_state_dict(start.model.transformer.state_dict())
             self.run_config["start"] = {"transformer": start.transformer}
-        self._masks, self._weights = self._orders(model)
+        shares, layout = config.row_delay_shares(model), model.layout
+        self._masks = {row_delay: torch.from_numpy(schedule(layout, row_delay).visible_PP) for row_delay in shares}
+        weights = np.array([*shares.values()])
+        self._weights = weights / weights.sum()
         self._train = self._sampler(self._spans("train"), config.loop.seed, dist_info()[0])
         validation = [span for span in self._spans("validation") if span.length >= config.window_steps]
         self._validation = self._sampler(validation, 0, 0) if validation else None
@@ -242,7 +256,9 @@ class WorldTask:
         return self._windows(self._train.rows(seen))
 
     def _windows(self, rows_BT: NDArray[np.int64]) -> Batch:
-        return {name: torch.from_numpy(column) for name, column in token_windows(self._store, rows_BT).items()}
+        arrays = self._store.tokens_FN[rows_BT], self._store.actions_FA[rows_BT]
+        codes_BTN, actions_BTA = (torch.from_numpy(array.astype(np.int64)) for array in arrays)
+        return {"codes": codes_BTN, "actions": actions_BTA}
 
     def losses(self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext) -> Iterator[ModuleLoss]:
         """Yield one loss, in a decode order drawn from the step's generator."""
@@ -258,25 +274,26 @@ class WorldTask:
     def validate(self) -> dict[str, float]:
         """Return metrics on this rank's share of the validation split.
 
-        They are for raster order, for the fastest order, and for raster order with wrong actions.
+        They are for the slowest order trained, by default raster, for the fastest one, and for the slowest one with
+        wrong actions.
         """
         if self._validation is None:
             return {}
-        row_delays, device = list(self._masks), self.transformer.token.weight.device
+        slowest, fastest, device = max(self._masks), min(self._masks), self.transformer.token.weight.device
         sums: dict[str, float] = {}
         (rank, ranks), size = dist_info(), self._validation.batch
         count = max(1, self._config.validation_windows // (size * ranks))
         for index in range(rank, count * ranks, ranks):
             windows = self._windows(self._validation.rows(index * size))
             batch = {name: tensor.to(device) for name, tensor in windows.items()}
-            raster = self._output(self.loss, batch, row_delays[0])
-            metrics = {name: float(value) for name, value in raster._asdict().items()}
-            metrics[f"image_row_delay_{row_delays[-1]}"] = float(self._output(self.loss, batch, row_delays[-1]).image)
+            output = self._output(self.loss, batch, slowest)
+            metrics = {name: float(value) for name, value in output._asdict().items()}
+            metrics[f"image_row_delay_{fastest}"] = float(self._output(self.loss, batch, fastest).image)
             actions = batch["actions"]
             # One window alone has no other actions than its own of another time.
             wrong = actions.roll(1, dims=0) if len(actions) > 1 else actions.roll(actions.shape[1] // 2, dims=1)
             foreign = {**batch, "actions": wrong}
-            metrics["shuffled_gap"] = float(self._output(self.loss, foreign, row_delays[0]).image) - metrics["image"]
+            metrics["shuffled_gap"] = float(self._output(self.loss, foreign, slowest).image) - metrics["image"]
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value / count
         return sums
@@ -296,7 +313,7 @@ class WorldTask:
             frames_THWC=true_THWC[:context], actions_TA=actions_TA[: context - 1], codes_TN=codes_TN[:context]
         )
         model = WorldModel(config=self._model, tokenizer=self._tokenizer, transformer=self.transformer)
-        engine = Engine(model, row_delay=1 if self._model.rows else None)
+        engine = Engine(model, row_delay=min(self._masks))
         steps = engine.dream(prompt, mode="world", steps=_PREVIEW_FRAMES, actions_SA=actions_TA[context - 1 : -1])
         frames = [stamp(step.frame_HWC) for step in steps if step.frame_HWC is not None]
         generated = np.stack([true_THWC[context - 1], *frames])
@@ -305,17 +322,6 @@ class WorldTask:
     def _output(self, module: nn.Module, batch: Batch, row_delay: int, sampled: float = 0.0) -> LossOutput:
         output: LossOutput = module(batch["codes"], batch["actions"], self._masks[row_delay], sampled)
         return output
-
-    def _orders(self, model: ModelConfig) -> tuple[dict[int, Tensor], NDArray[np.float64]]:
-        """Own-step mask of every row delay (raster order under the grid's width), and relative frequencies."""
-        width = model.layout.grid_width
-        shares: dict[int, float] = {}
-        for row_delay, weight in zip(self._config.row_delays, self._config.row_delay_weights, strict=True):
-            actual = width if row_delay == 0 or not model.rows else min(row_delay, width)
-            shares[actual] = shares.get(actual, 0.0) + weight
-        weights = np.array(list(shares.values()))
-        masks = {row_delay: torch.from_numpy(schedule(model.layout, row_delay).visible_PP) for row_delay in shares}
-        return masks, weights / weights.sum()
 
     def _sampler(self, spans: Sequence[EpisodeSlice], seed: int, rank: int) -> WindowSampler:
         steps, batch = self._config.window_steps, self._config.loop.batch

@@ -21,6 +21,7 @@ from playloom.data.recording import (
 from playloom.errors import RecordingError
 from playloom.models.presets import preset
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
+from playloom.training.artifacts import array_encoder
 from training_toys import HEIGHT, SLOTS, WIDTH, episode, frame_store, render, scroll, stick_actions, token_store
 
 
@@ -66,6 +67,16 @@ def test_an_unfinished_store_cannot_be_opened_and_goes_on_where_it_stopped(tmp_p
 def test_a_writer_of_another_shape_starts_anew(tmp_path):
     writer_of(tmp_path, rows=8).append_episode(*part(0))
     assert writer_of(tmp_path, rows=12).done == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.full((2, 2), 70000), np.zeros((2, 2), np.float32), np.zeros((2, 1, 2), np.uint16)]
+)
+def test_rows_that_do_not_fit_are_refused(tmp_path, wrong):
+    """Codes above 65,535 were wrapped, fractions cut off, and other shapes read in another order."""
+    writer = TokenDataset.create(tmp_path, 2, slots=2, tokenizer="toy", state_columns=())
+    with pytest.raises(RecordingError, match="tokens do not fit"):
+        writer.append_episode(wrong, np.zeros((2, 16), np.uint8), np.zeros((2, 0), np.float32), {})
 
 
 def test_damage_is_one_sentence(tmp_path):
@@ -148,8 +159,8 @@ def test_both_ways_to_codes_agree_with_the_tokenizer(tmp_path):
     tokenizer = FrameTokenizer(preset("tiny").tokenizer).eval()
     paths = recordings(tmp_path / "rec")
     frames = build_frame_store(tmp_path / "frames", paths, render)
-    long = tokenise_store(tmp_path / "a", frames, tokenizer.encode, fingerprint="f", batch=5)
-    short = tokenise_recordings(tmp_path / "b", paths, render, tokenizer.encode, fingerprint="f", batch=7)
+    long = tokenise_store(tmp_path / "a", frames, array_encoder(tokenizer), fingerprint="f", batch=5)
+    short = tokenise_recordings(tmp_path / "b", paths, render, array_encoder(tokenizer), fingerprint="f", batch=7)
     assert (long.tokens_FN == short.tokens_FN).all()
     assert (long.states_FS == short.states_FS).all()
     codes = tokenizer.encode(torch.from_numpy(np.array(frames.frames_FHWC))).numpy()
@@ -159,7 +170,7 @@ def test_both_ways_to_codes_agree_with_the_tokenizer(tmp_path):
 
 def test_codes_of_other_frames_take_the_place_of_interrupted_ones(tmp_path):
     def encode(pictures):
-        return pictures[:, :1, :2, 0].flatten(1).long()
+        return pictures[:, 0, :2, 0].astype(np.uint16)
 
     def stop(done, total):
         raise KeyboardInterrupt
@@ -178,7 +189,7 @@ def test_codes_of_other_frames_take_the_place_of_interrupted_ones(tmp_path):
 def test_mirrored_episodes_have_mirrored_pictures_and_controllers(tmp_path):
     tokenizer = FrameTokenizer(preset("tiny").tokenizer).eval()
     frames = frame_store(tmp_path / "frames")
-    store = tokenise_store(tmp_path / "a", frames, tokenizer.encode, fingerprint="f", mirror=True)
+    store = tokenise_store(tmp_path / "a", frames, array_encoder(tokenizer), fingerprint="f", mirror=True)
     assert [bool(span.meta.get("mirrored")) for span in store.spans] == [False, False, False, True, True]
     plain, mirrored = store.spans[1], store.spans[3]
     assert (store.actions_FA[mirrored.rows] == mirror_values(store.actions_FA[plain.rows])).all()
@@ -213,9 +224,9 @@ def test_edited_episodes_are_added_for_training_and_not_rendered_again(tmp_path)
 
     shared = {"fingerprint": "f", "edited": edited}
     with pytest.raises(RecordingError, match="11 pictures"):
-        tokenise_recordings(tmp_path / "a", paths, render, tokenizer.encode, render_edited=broken, **shared)
+        tokenise_recordings(tmp_path / "a", paths, render, array_encoder(tokenizer), render_edited=broken, **shared)
     done.clear()
-    store = tokenise_recordings(tmp_path / "a", paths, render, tokenizer.encode, render_edited=broken, **shared)
+    store = tokenise_recordings(tmp_path / "a", paths, render, array_encoder(tokenizer), render_edited=broken, **shared)
     assert done == [load_meta(edited[1]).seed]
     assert [bool(span.meta.get("edited")) for span in store.spans] == [False] * 5 + [True] * 2
     for path, span in zip(edited, store.spans[5:], strict=True):

@@ -178,6 +178,8 @@ def test_what_cannot_be_a_part_is_named(tmp_path):
     clip_at(tmp_path / "in" / "0.npz", 3)
     with pytest.raises(RecordingError, match="part 2 of 2 is empty: there are 1 sessions"):
         import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, shard=(2, 2))
+    with pytest.raises(BadInputError, match="part is out of range: got 0 of 2"):  # it was the last session
+        import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, shard=(0, 2))
     for text in ("0/2", "3/2", "2", "a/b"):
         wrong = CliRunner().invoke(app, ["import", str(tmp_path / "in"), "--shard", text])
         assert isinstance(wrong.exception, BadInputError) and "--shard is wrong" in str(wrong.exception)

@@ -27,6 +27,12 @@ def test_operations_and_values_are_those_of_a_training(tmp_path):
     assert cost.parameters == sum(p.numel() for p in loop.task.modules["world"].parameters())
 
 
+def test_a_row_delay_wider_than_the_grid_is_planned_as_it_is_trained():
+    """The plan was refused."""
+    wide = world_config(steps=1, row_delays=(9,), row_delay_weights=(1,))
+    assert step_cost(TINY, wide).operations == step_cost(TINY, world_config(steps=1)).operations
+
+
 def test_a_deep_model_is_counted_from_its_periods():
     config = world_config(steps=1)
     transformer = dataclasses.replace(TINY.transformer, layers=5, global_every=1, local_steps=None)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from conftest import loud_model, tiny_config
 from playloom.cli.app import app
 from playloom.data.dataset import TokenDataset
-from playloom.errors import RecordingError
+from playloom.errors import ConfigError, RecordingError
 from playloom.inference.backend import CPU_BACKEND
 from playloom.inference.generate import open_engine
 from playloom.models.checkpoint import load_model, save_model
@@ -89,8 +89,11 @@ def test_a_run_resumes_and_reads_its_features_again(tmp_path, model):
     np.testing.assert_array_equal(np.load(tmp_path / "half" / "features.npy"), expected)
     assert read_log(half.out)[-1]["step"] == 20
     (half.out / "features.json").write_text(json.dumps({"model": "another"}), encoding="utf-8")
-    with pytest.raises(RecordingError, match="features of another model"):
+    with pytest.raises(RecordingError, match="features of another model or data; remove it"):
         run_heads(half, say=lambda _: None)
+    (half.out / "features.npy").unlink()
+    run_heads(half, say=lambda _: None)
+    np.testing.assert_array_equal(np.load(tmp_path / "half" / "features.npy"), expected)
 
 
 def test_a_head_that_learned_nothing_is_named(tmp_path, model):
@@ -109,6 +112,12 @@ def test_data_without_labels_is_refused(tmp_path, model):
         run_heads(job_of(tmp_path, model), say=lambda _: None)
     run = run_heads(job_of(tmp_path, model, states=("x",), steps=2), say=lambda _: None)
     assert load_model(run.path).config.heads.reward == "none", "a named state is enough"
+
+
+def test_a_state_that_is_an_outcome_is_refused(tmp_path, model):
+    """It replaced the labels of the reward by those of the next step."""
+    with pytest.raises(ConfigError, match="outcome: got reward"):
+        job_of(tmp_path, model, states=("health", "reward"))
 
 
 def test_a_transformer_trained_further_loses_the_heads(tmp_path, model):

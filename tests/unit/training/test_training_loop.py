@@ -307,6 +307,18 @@ def test_a_store_of_another_tokenizer_is_refused(store, tmp_path):
         train_world(preset("arena-small"), world_config(), store, tmp_path)
 
 
+def test_orders_are_validated_by_their_speed_and_wide_delays_are_raster(store):
+    """They were taken in the order of the config, and one that is never drawn too."""
+    config = world_config(row_delays=(1, 3, 0, 9), row_delay_weights=(0.5, 0, 0.25, 0.25))
+    assert config.row_delay_shares(TINY) == {1: 0.5, 6: 0.5}
+    task = WorldTask(TINY, config, store)
+    with torch.no_grad():
+        found = task.validate()
+        raster = task._output(task.loss, task._windows(task._validation.rows(0)), 6)
+    assert "image_row_delay_1" in found
+    assert found["image"] == pytest.approx(float(raster.image))
+
+
 def test_cross_entropy_in_parts_is_cross_entropy(monkeypatch):
     monkeypatch.setattr("playloom.training.world_model._CACHED", 3 * 7)  # three of eight rows
     source = torch.Generator().manual_seed(0)

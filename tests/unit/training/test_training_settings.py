@@ -47,9 +47,13 @@ def test_configs_come_back_from_plain_values():
         ({"loop": {"steps": 1, "warmup_steps": -5}}, "warmup_steps"),
         ({"loop": {"steps": 1, "learning_rate": 10**400}}, "learning_rate has the wrong type"),
         ({"loop": {"steps": 1, "ema_decay": 1.5}}, "ema_decay"),
+        ({"loop": {"steps": 1, "beta2": 1}}, "beta2 is out of range: got 1.0, expected 0 to below 1"),
         ({"loop": {"steps": 1}, "row_delays": [1]}, "must pair up"),
         ({"loop": {"steps": 1}, "row_delay_weights": [0, 0, 0, 0]}, "row_delay_weights"),
+        ({"loop": {"steps": 1}, "row_delay_weights": [math.nan, 1, 1, 1]}, "row_delay_weights"),
         ({"loop": {"steps": 1}, "window_steps": 1}, "window_steps"),
+        ({"loop": {"steps": 1}, "validation_windows": 0}, "validation_windows"),
+        ({"loop": {"steps": 1}, "action_weight": math.nan}, "action_weight"),
     ],
 )
 def test_wrong_settings_are_one_sentence(values, message):

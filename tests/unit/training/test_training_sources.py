@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from playloom.data.dataset import TokenDataset
 from playloom.data.recording import save_episode
-from playloom.errors import CheckpointError, RecordingError
+from playloom.errors import CheckpointError, ConfigError, RecordingError
 from playloom.models.presets import preset
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.artifacts import load_tokenizer, save_tokenizer, training_facts
@@ -123,6 +125,26 @@ def test_other_recordings_are_rendered_again(tmp_path):
         assert len(frames_from(tmp_path / name, tmp_path / "frames", options)) == 2 * steps
 
 
+def test_other_recordings_of_the_same_length_are_rendered_again(tmp_path, tokenizer):
+    """The frames and codes of the earlier ones were taken."""
+    source = load_tokenizer(tokenizer)
+    options = PrepareOptions(render=render)
+    for seed in (1, 2):
+        save_episode(tmp_path / str(seed), episode(seed))
+        store = frames_from(tmp_path / str(seed), tmp_path / "frames", options)
+        assert store.spans[0].meta["seed"] == seed
+    tokens_from(tmp_path / "1", tmp_path / "tokens", options, source.tokenizer, source.name)
+    for data in (tmp_path / "2", store.folder):
+        with pytest.raises(RecordingError, match="other episodes"):
+            tokens_from(data, tmp_path / "tokens", options, source.tokenizer, source.name)
+
+
+def test_edited_recordings_need_their_renderer():
+    """They were left out, and the next call refused the codes."""
+    with pytest.raises(ConfigError, match="render_edited"):
+        PrepareOptions(render=render, edited=0.5)
+
+
 def test_a_card_names_the_processor_that_trained(tmp_path, monkeypatch):
     """A machine with a GPU can train on its CPU."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
@@ -130,3 +152,15 @@ def test_a_card_names_the_processor_that_trained(tmp_path, monkeypatch):
     result = TrainingResult(1, 1.0, True, {}, tmp_path)
     facts = training_facts(token_store(tmp_path), result, world_config(device="cpu"))
     assert facts["hardware"].startswith("CPU, ")
+
+
+def test_a_card_names_the_seeds_that_are_known(tmp_path):
+    """An episode whose seed is null ended the run before its export."""
+    writer = TokenDataset.create(tmp_path, 2, slots=1, tokenizer="toy", state_columns=())
+    for seed in (None, 4):
+        rows = np.zeros((1, 1), np.uint16), np.zeros((1, 16), np.uint8), np.zeros((1, 0), np.float32)
+        writer.append_episode(*rows, {"split": "train", "seed": seed})
+    writer.finish()
+    result = TrainingResult(1, 1.0, True, {}, tmp_path)
+    facts = training_facts(TokenDataset.open(tmp_path), result, world_config(device="cpu"))
+    assert facts["data"]["train_seeds"] == [4]

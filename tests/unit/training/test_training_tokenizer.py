@@ -1,5 +1,6 @@
 """Tokenizer training: it learns, the GAN's modules keep apart, and the export is float16."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 import torch
 
 from playloom.data.dataset import FrameDataset
-from playloom.data.sampler import frame_batch
 from playloom.errors import CheckpointError, RecordingError
 from playloom.models.presets import preset
 from playloom.models.tokenizer.losses import TokenizerLossConfig
@@ -59,6 +59,16 @@ def test_validation_pictures_of_one_colour_do_not_end_the_run(tmp_path):
     assert all(np.isfinite(value) for value in found.values())
 
 
+def test_pictures_smaller_than_the_window_of_ssim_do_not_end_the_run(tmp_path):
+    sizes = dataclasses.replace(TINY.tokenizer, frame_height=8, frame_width=12)
+    writer = FrameDataset.create(tmp_path / "data", 12, height=8, width=12, state_columns=())
+    actions = stick_actions(12, seed=0)
+    writer.append_episode(scroll(actions, 8, 12), actions, np.zeros((12, 0), np.float32), {"split": "train"})
+    writer.finish()
+    run = train_tokenizer(sizes, tokenizer_config(steps=1), FrameDataset.open(tmp_path / "data"), tmp_path / "run")
+    assert run.finished and "psnr" in run.validation and "ssim" not in run.validation
+
+
 def test_the_discriminator_joins_late_and_a_resumed_gan_is_exact(store, tmp_path):
     settings = {"loss": GAN, "adversarial_from": 0.5, "brightness": 0.1, "mirror": True}
     train(store, tmp_path / "whole", steps=10, **settings)
@@ -94,7 +104,7 @@ def test_neither_module_gets_the_others_gradients(store):
 def test_mirroring_and_brightness_reach_the_network(store):
     config = tokenizer_config(mirror=True, brightness=0.3)
     task = TokenizerTask(TINY.tokenizer, config, store)
-    frames = torch.from_numpy(frame_batch(store, np.arange(8)[:, None]))
+    frames = torch.from_numpy(np.array(store.frames_FHWC[:8]))
     changed = task.augmented(frames, np.random.default_rng(1))
     assert changed.shape == frames.shape
     assert changed.dtype == torch.uint8

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from playloom.data.dataset import EpisodeSlice
-from playloom.data.sampler import WindowSampler, alive_spans, token_windows
+from playloom.data.sampler import WindowSampler, alive_spans
 from playloom.errors import RecordingError
-from training_toys import token_store
+from playloom.training.world_model import WorldTask
+from training_toys import TINY, token_store, world_config
 
 
 def spans_of(lengths):
@@ -78,7 +79,7 @@ def test_living_spans_hold_exactly_the_living_rows(dead):
 def test_windows_carry_codes_and_actions_of_their_rows(tmp_path):
     store = token_store(tmp_path)
     rows = np.array([[3, 4, 5], [40, 41, 42]])
-    windows = token_windows(store, rows)
-    assert (windows["codes"] == store.tokens_FN[rows]).all()
-    assert (windows["actions"] == store.actions_FA[rows]).all()
-    assert str(windows["codes"].dtype) == "int64"
+    windows = WorldTask(TINY, world_config(), store)._windows(rows)
+    assert (windows["codes"].numpy() == store.tokens_FN[rows]).all()
+    assert (windows["actions"].numpy() == store.actions_FA[rows]).all()
+    assert str(windows["codes"].dtype) == "torch.int64"

@@ -29,6 +29,7 @@ from playloom.data.importing.files import (
 )
 from playloom.data.importing.resample import PICTURE_SLACK, STEP, InputChange, Run, last_pictures, step_times
 from playloom.data.parallel import write_rows
+from playloom.data.recording import Encode
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import actions_of, read_clip, read_npz
@@ -36,8 +37,6 @@ from playloom.media.images import ResizeMode, fit_picture
 
 Rectangle = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
-Encode = Callable[[NDArray[np.uint8]], NDArray[np.uint16]]
-"""Encodes pictures uint8 [B, H, W, 3] to codes [B, N]."""
 _BATCH = 32
 Change = tuple[float, str, float]
 """Time, control and value of an `InputChange`, without the offset of the options."""
@@ -192,6 +191,8 @@ def sessions_of(recordings: Sequence[Recording]) -> list[Path]:
 
 def shard_of(recordings: Sequence[Recording], number: int, parts: int) -> list[Recording]:
     """Return the recordings of every `parts`-th session from the one of a number, from 1, on."""
+    if not 1 <= number <= parts:
+        raise BadInputError(f"the part is out of range: got {number} of {parts}, expected 1 to {parts}")
     sessions = sessions_of(recordings)
     own = set(list(dict.fromkeys(sessions))[number - 1 :: parts])
     if not own:

@@ -29,7 +29,7 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     if find_spec("onnx") is None:
         raise MissingExtraError.of("onnx", "onnx")
     from playloom.models.onnx.tokenizer import decoder_graph, encoder_graph, heads_graph
-    from playloom.models.onnx.transformer import StepGraph, TransformerGraph
+    from playloom.models.onnx.transformer import TransformerGraph, step_graph
 
     world = load_model(model_folder(model))
     assert world.folder is not None
@@ -43,7 +43,7 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     graphs = {
         "encoder": encoder_graph(world.config.tokenizer, weights["tokenizer"]),
         "decoder": decoder_graph(world.config.tokenizer, weights["tokenizer"]),
-        "step": StepGraph(world.transformer, weights["transformer"]).graph,
+        "step": step_graph(world.transformer, weights["transformer"]),
         "transformer": TransformerGraph(world.transformer, weights["transformer"]).graph,
         "transformer_int8": TransformerGraph(world.transformer, weights["transformer"], int8=True).graph,
     }

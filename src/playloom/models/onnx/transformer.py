@@ -20,51 +20,41 @@ from playloom.models.transformer.transformer import Transformer
 _TINY = 1e-12
 
 
-class StepGraph:
-    """Builds the graph of what a step's positions have before any token is known; `graph` is the result."""
-
-    def __init__(self, transformer: Transformer, weights: Path) -> None:
-        self.net, self.config = transformer, transformer.config
-        self.graph = g = Graph(weights)
-        positions, steps = g.input("positions", "int64", "P"), g.input("steps", "int64", "B")
-        x = g.op("Gather", g.weight("place.weight"), self._place(positions, steps))
-        if self.config.action_condition:
-            x = g.op("Add", x, self._condition(positions))
-        shape = [g.op("Shape", steps), g.op("Shape", positions), g.constant([self.config.width])]
-        g.op("Expand", x, g.op("Concat", *shape, axis=0), out="places")
-        g.output("places", "float32", "B", "P", self.config.width)
-        if self.config.positions == "rolling":
-            self._turn(positions, steps)
-
-    def _place(self, positions: str, steps: str) -> str:
-        g = self.graph
-        if self.config.positions == "rolling":
-            return positions
-        first = g.op("Mul", g.reshape(steps, -1, 1), g.constant(self.net.layout.positions))
-        return g.op("Add", first, positions)
-
-    def _condition(self, positions: str) -> str:
-        """Sum of the embeddings of the previous action's values, at image positions."""
-        g, layout = self.graph, self.net.layout
-        previous = g.input("previous", "int64", "B", layout.action_slots)
-        table = g.op("Concat", g.weight("action_condition.weight"), _no_token(g, self.config), axis=0)
-        known = g.op("Greater", previous, g.constant(-1))
-        ids = g.op("Where", known, g.op("Sub", previous, g.constant(layout.vocab.codebook_size)), g.constant(-1))
-        sums = g.op("ReduceSum", g.op("Gather", table, ids), g.constant([1]), keepdims=1)
-        images = self.net.image_position_P.cpu().numpy().astype(np.float32)[:, None]
-        return g.op("Mul", sums, g.op("Gather", g.constant(images), positions))
-
-    def _turn(self, positions: str, steps: str) -> None:
-        """Cosine and sine of the rotary angles, from float64."""
-        g, rotary = self.graph, self.net.rotary
-        assert rotary is not None
+def step_graph(transformer: Transformer, weights: Path) -> Graph:
+    """Return the graph of what a step's positions have before any token is known."""
+    g, config = Graph(weights), transformer.config
+    positions, steps = g.input("positions", "int64", "P"), g.input("steps", "int64", "B")
+    table, places = g.weight("place.weight"), positions
+    if config.positions == "absolute":
+        first = g.op("Mul", g.reshape(steps, -1, 1), g.constant(transformer.layout.positions))
+        places = g.op("Add", first, positions)
+    x = g.op("Gather", table, places)
+    if config.action_condition:
+        x = g.op("Add", x, _condition(g, transformer, positions))
+    shape = [g.op("Shape", steps), g.op("Shape", positions), g.constant([config.width])]
+    g.op("Expand", x, g.op("Concat", *shape, axis=0), out="places")
+    g.output("places", "float32", "B", "P", config.width)
+    if (rotary := transformer.rotary) is not None:  # cosine and sine of the angles, from float64
         speed_F, place_PF = rotary.step_freq_F.cpu().numpy(), rotary.place_angle_PF.cpu().numpy()
         speed_F, place_PF = np.pad(speed_F, (0, place_PF.shape[1])), np.pad(place_PF, ((0, 0), (len(speed_F), 0)))
         step = g.op("Cast", g.op("Mod", g.reshape(steps, -1, 1, 1), g.constant(STEP_PERIOD)), to=TensorProto.DOUBLE)
         angle = g.op("Add", g.op("Mul", step, g.constant(speed_F)), g.op("Gather", g.constant(place_PF), positions))
         for kind, name in (("Cos", "cosine"), ("Sin", "sine")):
             g.op("Cast", g.op(kind, angle), to=TensorProto.FLOAT, out=name)
-            g.output(name, "float32", "B", "P", self.config.head_width // 2)
+            g.output(name, "float32", "B", "P", config.head_width // 2)
+    return g
+
+
+def _condition(g: Graph, transformer: Transformer, positions: str) -> str:
+    """Sum of the embeddings of the previous action's values, at image positions."""
+    layout = transformer.layout
+    previous = g.input("previous", "int64", "B", layout.action_slots)
+    table = g.op("Concat", g.weight("action_condition.weight"), _no_token(g, transformer.config), axis=0)
+    known = g.op("Greater", previous, g.constant(-1))
+    ids = g.op("Where", known, g.op("Sub", previous, g.constant(layout.vocab.codebook_size)), g.constant(-1))
+    sums = g.op("ReduceSum", g.op("Gather", table, ids), g.constant([1]), keepdims=1)
+    images = transformer.image_position_P.cpu().numpy().astype(np.float32)[:, None]
+    return g.op("Mul", sums, g.op("Gather", g.constant(images), positions))
 
 
 class TransformerGraph:
