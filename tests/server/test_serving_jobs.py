@@ -195,6 +195,11 @@ def test_invalid_forms(web):
     assert web.post("/new_job", content=b"\x00\xff", headers={"content-type": "multipart/form-data"}).status_code == 400
     assert "does not hold" in error_of(send(web, order(), {"first.png": ("first.png", picture())}))
     assert "neither" in error_of(send(web, order(1), {"first.png": ("first.png", b"PK\x03\x04" + bytes(99))}))
+    odd = {"content-type": "multipart/form-data; boundary=b; charset=undefined"}
+    part = b'--b\r\nContent-Disposition: form-data; name="json"\r\n\r\n{}\r\n--b--\r\n'
+    refused = web.post("/new_job", content=part, headers=odd)
+    assert refused.status_code == 400
+    assert "charset" in error_of(refused)
     many = {f"{number}": ("x", b"1") for number in range(200)}
     assert web.post("/new_job", data={"json": "{}"}, files=many).status_code == 400
     assert web.get("/get_job_results").status_code == 400

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from contextlib import contextmanager
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from playloom.actions.controller import CONTROLS
+from playloom.media.images import live_picture
 from playloom.provenance import stamp
 from serving_toys import b64, picture, pixels_of, served
 
@@ -163,6 +165,28 @@ def test_a_reconnect_resumes_the_session(server):
     wait_until(lambda: token not in live(server).connections)
     with join(server, resume=token) as anew:
         assert text(anew, "ready")["token"] != token
+
+
+def test_a_session_that_is_deleted_ends_its_connection_and_is_no_bug_of_the_server(server):
+    with join(server) as player:
+        token = text(player, "ready")["token"]
+        assert httpx.delete(f"http://{server[0]}/v1/sessions/{token}").status_code == 204
+        assert "closed" in text(player, "error")["message"]
+        with pytest.raises(ConnectionClosed) as caught:
+            player.recv(timeout=5)
+    assert caught.value.rcvd.code == 1008
+
+
+def test_a_frame_is_of_the_format_that_its_header_names(monkeypatch):
+    def switch(frame_HWC, form, manifest):
+        for connection in live(server).connections.values():
+            connection.form = "jpeg"  # as a player who reconnects meanwhile
+        return live_picture(frame_HWC, form, manifest)
+
+    monkeypatch.setattr("playloom.server.sessions.live_picture", switch)
+    with served(fps=40) as server, join(server, format="webp") as player:
+        first = frame(player)
+        assert (first["form"], first["picture"][:4]) == (2, b"RIFF")
 
 
 @contextmanager

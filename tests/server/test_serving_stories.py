@@ -1,5 +1,6 @@
 """Stories over HTTP: branches, edits, exports, events and access."""
 
+import gc
 import io
 import json
 import threading
@@ -233,6 +234,20 @@ def test_a_cancelled_branch_keeps_its_frames():
         branch(web, story, **{"from": 3}, count=2, frames=100)
         assert web.delete(f"/v1/stories/{story}").status_code == 204
         wait_for(lambda: server.branches.dreaming == server.service.scheduler.stats.sessions == 0)
+
+
+def test_a_prompt_that_no_branch_waits_for_may_fail(caplog):
+    with client(max_branches=1, max_steps=500) as web:
+        whole, damaged = begin(web)["id"], begin(web)["id"]
+        server = web.app.state.server
+        (server.service.settings.stories / damaged / "0.npz").unlink()
+        running = branch(web, whole, **{"from": 0, "frames": 500})["branches"][0]["id"]
+        waiting = branch(web, damaged, **{"from": 0})["branches"][0]["id"]
+        for story, number in ((damaged, waiting), (whole, running)):
+            assert web.delete(f"/v1/stories/{story}/branches/{number}").status_code == 204
+        wait_for(lambda: not server.branches._tasks)
+        gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_a_branch_fails_when_the_log_cannot_be_written(web):
@@ -564,11 +579,13 @@ def test_another_model_continues_a_story_of_its_frame_size():
         assert made.weights != "other weights"
 
 
-def test_a_damaged_story_is_listed_with_its_error_and_can_be_deleted():
+@pytest.mark.parametrize("damage", [lambda log: b"{}\n", lambda log: log[: log.index(b"\n") + 1]])
+def test_a_damaged_story_is_listed_with_its_error_and_can_be_deleted(damage):
     folder = stories_folder()
     with client(stories=folder) as web:
         broken, fine = begin(web)["id"], begin(web)["id"]
-    (folder / broken / "log.jsonl").write_text("{}\n")
+    log = folder / broken / "log.jsonl"
+    log.write_bytes(damage(log.read_bytes()))
     with client(stories=folder) as web:
         items = web.get("/v1/stories").json()["stories"]
         assert [item["id"] for item in items] == [fine, broken]

@@ -4,11 +4,13 @@ import asyncio
 import json
 import logging
 import re
+import signal
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -17,7 +19,9 @@ from websockets.sync.client import connect
 
 from playloom.errors import ConfigError, PictureError, PlayloomError
 from playloom.media.images import picture_size, read_frame
+from playloom.server.app import create_app
 from playloom.server.errors import to_http_error
+from playloom.server.main import listen, server_of
 from playloom.server.service import RequestLimiter
 from playloom.server.settings import read_settings
 from serving_toys import HOME, client, entry, error_of, picture, score_body, served, settings
@@ -49,7 +53,7 @@ def test_settings_come_from_the_environment_and_mistakes_are_sentences(monkeypat
 
 
 def test_the_key():
-    with client(api_key="sesame") as web:
+    with client(api_key=" sesame\n") as web:  # as a file gives it
         for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer sesam"}, {"Authorization": "é"}):
             sent = {name: value.encode() for name, value in headers.items()}
             for method, path in (("POST", "/score"), ("GET", "/metrics"), ("POST", "/new_job"), ("GET", "/v1/models")):
@@ -59,6 +63,7 @@ def test_the_key():
         right = {"Authorization": "Bearer sesame"}
         assert web.post("/score", json=score_body(), headers=right).status_code == 200
         assert web.get("/v1/models", headers=right).status_code == 200
+        assert web.get("/v1/models", headers={"Authorization": "bearer sesame"}).status_code == 200
         for path in ("/", "/v1/health", "/v1/prompts", "/v1/openapi.json"):
             assert web.get(path).status_code == 200, "what the page shows before a key is typed in"
         assert web.get("/", headers={"Host": "any.example"}).status_code == 200
@@ -136,6 +141,24 @@ def test_a_request_that_takes_too_long_gets_504():
             time.sleep(0.02)
         assert broker.stats.sessions == 0, "its session was given back"
         assert web.app.state.server.service.limiter.running == 0
+
+
+def test_a_drain_ends_in_time_when_the_event_loop_lags(monkeypatch):
+    clock = Mock(monotonic=Mock(return_value=100.0))
+    monkeypatch.setattr("playloom.server.main.time", clock)
+    monkeypatch.setattr("playloom.server.main.threading", Mock())  # its timer would end this process
+    chosen, said = settings(drain_seconds=8), []
+    app = create_app(chosen)
+    application = app.state.server
+    with listen(chosen) as listener:
+        server = server_of(chosen, app, listener, said.append)
+    monkeypatch.setattr(application.service.limiter, "running", 1)
+    server.handle_exit(signal.SIGTERM, None)
+    assert not asyncio.run(server.on_tick(1))
+    clock.monotonic.return_value = 108.0  # one long tick
+    assert asyncio.run(server.on_tick(2))
+    assert len(said) == 1
+    application.service.close(1.0)
 
 
 def test_the_limiter_is_first_come_first_served():

@@ -89,7 +89,8 @@ def test_a_removal_includes_descendants_and_branches_and_ids_are_not_reused():
         with pytest.raises(BadInputError, match="branch 0"):
             tree.removal(busy)
     tree.apply(changed(tree.branches[0], state="cancelled"))
-    tree.apply(tree.removal(2))
+    removal = tree.removal(2)
+    tree.apply(changed(removal, nodes=removal.nodes * 2))  # as a damaged log may have it
     assert sorted(tree.nodes) == [0, 1]
     assert list(tree.branches) == [2]
     assert (tree.header.next_node, tree.header.next_branch) == (7, 3)
@@ -112,6 +113,7 @@ def test_one_of_two_roots_can_be_removed_but_not_the_last():
         node(3, 5, origin="dreamed", branch=0),
         branch(5, 77),
         Removed(nodes=(88,), branches=()),
+        Removed(nodes=(5,), branches=()),
         Header(name="b", created=CREATED, revision=2),
     ],
 )

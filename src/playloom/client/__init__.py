@@ -212,13 +212,13 @@ class _Folder:
         content = {name: value for name, value in asdict(step).items() if name != "number"}
         self._write(f"steps/{step.number:02}.json", f"{json.dumps(content)}\n".encode())
         self.steps.append(step)
-        write_actions(self.path / _ACTIONS_FILE, [step.action for step in self.steps])
         self._write_enlarged(step, picture)
 
     def finish(self) -> tuple[str, ...]:
-        """Write the animations of all steps and the missing enlarged pictures; return the animations' names."""
+        """Write table and animations of all steps and the missing enlarged pictures; return the animations' names."""
         if not self.steps:
             return ()
+        write_actions(self.path / _ACTIONS_FILE, [step.action for step in self.steps])
         for step in self.steps:
             if not (self.path / step.large_file).is_file():
                 self._write_enlarged(step, read_picture(self.path / step.file))

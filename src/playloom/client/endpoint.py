@@ -148,8 +148,11 @@ class Endpoint:
         self._httpx, self._tenacity = import_extra("httpx", "call"), import_extra("tenacity", "call")
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
         headers |= key.header() if key is not None else {}
-        # A proxy of the environment is for other machines only.
-        self._client = self._httpx.Client(headers=headers, timeout=timeout, trust_env=not self._is_local)
+        try:  # a proxy of the environment is for other machines only
+            self._client = self._httpx.Client(headers=headers, timeout=timeout, trust_env=not self._is_local)
+        except (ImportError, ValueError) as error:
+            advice = "correct or unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
+            raise BadInputError(f"the proxy in the environment cannot be used: {error}; {advice}") from None
 
     def __enter__(self) -> Endpoint:
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -51,7 +51,11 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Observations, Any, NDArra
         if not isinstance(num_envs, int | np.integer) or num_envs < 1:
             raise ConfigError(f"num_envs is {num_envs!r}: expected a whole number from 1")
         self.num_envs = num_envs
-        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        try:
+            self.autoreset_mode = AutoresetMode(autoreset_mode)
+        except ValueError as error:
+            known = ", ".join(each.value for each in AutoresetMode)
+            raise ConfigError(f"unknown autoreset mode {autoreset_mode!r}: expected {known}") from error
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         super().__init__(model, prompts, **options)
         self.single_observation_space, self.single_action_space = self.observation_space, self.action_space
@@ -139,18 +143,10 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Observations, Any, NDArra
             raise BadInputError("the environment was closed: make another one")
 
 
-def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
-    try:
-        return AutoresetMode(mode)
-    except ValueError as error:
-        known = ", ".join(each.value for each in AutoresetMode)
-        raise ConfigError(f"unknown autoreset mode {mode!r}: expected {known}") from error
-
-
 def _seeds(seed: Seeds, count: int) -> list[int | None]:
     if seed is None or isinstance(seed, int | np.integer):
         return [None if seed is None else int(seed) + index for index in range(count)]
-    if not isinstance(seed, Iterable) or not all(one is None or isinstance(one, int | np.integer) for one in seed):
+    if not isinstance(seed, Collection) or not all(one is None or isinstance(one, int | np.integer) for one in seed):
         raise BadInputError(f"seed is {seed!r}: expected a whole number, or one for each of {count} environments")
     if len(seed) != count:
         raise BadInputError(f"got {len(seed)} seeds: expected {count}")

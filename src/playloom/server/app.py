@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
@@ -34,11 +33,11 @@ from playloom.server.schemas import ApiModel, file_response, register_generation
 from playloom.server.service import InferenceService, run_in
 from playloom.server.sessions import SessionManager, register_session_routes
 from playloom.server.settings import Settings
+from playloom.server.static_page import PAGE
 from playloom.server.stories.routes import BranchRunner
 from playloom.server.stories.routes import router as story_router
 from playloom.server.stories.service import StoryService
 
-_PAGE = Path(__file__).parent / "static"  # as built
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
     "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -227,7 +226,7 @@ def _register_page(app: FastAPI, service: InferenceService) -> None:
     async def root(request: Request) -> Response:
         """Return the page to browsers and the job server's description to other clients."""
         if "text/html" in request.headers.get("accept", ""):
-            return FileResponse(_PAGE / "index.html", headers=_PAGE_HEADERS)
+            return FileResponse(PAGE / "index.html", headers=_PAGE_HEADERS)
         job_server = {
             "model_file": service.model.config.name,
             "max_concurrent_jobs": service.settings.max_jobs,
@@ -237,10 +236,10 @@ def _register_page(app: FastAPI, service: InferenceService) -> None:
         return JSONResponse(job_server, headers={"Vary": "Accept"})
 
     async def icon(request: Request) -> Response:
-        return FileResponse(_PAGE / "favicon.svg")
+        return FileResponse(PAGE / "favicon.svg")
 
     app.add_route("/favicon.svg", icon, include_in_schema=False)
-    app.mount("/assets", StaticFiles(directory=_PAGE / "assets"))
+    app.mount("/assets", StaticFiles(directory=PAGE / "assets"))
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

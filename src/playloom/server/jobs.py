@@ -142,7 +142,8 @@ class NewJob(SamplingFields):
     num_steps_to_predict: int = Field(ge=1, description="Steps to predict, one result each.")
     num_parallel_predictions: int = Field(default=1, ge=1)
     """Jobs to start from the same context; their seeds count up."""
-    max_context_length: int = Field(default=10, ge=1, description="Use only so many of the last steps, at most 10.")
+    max_context_length: int = Field(default=10, ge=1)
+    """Use only so many of the last steps, at most the model's context."""
     future_actions: list[FutureAction] = Field(default=[], max_length=10_000)
     """Actions of the first predicted steps."""
 
@@ -171,9 +172,12 @@ def register_job_routes(app: FastAPI, jobs: Jobs) -> None:
     async def new_job(request: Request) -> NewJobReply:
         """Start a job for each parallel prediction."""
         service.limiter.check_open()
-        async with request.form(max_files=_MAX_CONTEXT, max_fields=10, max_part_size=_FORM_BYTES) as form:
-            text = form.get("json")
-            files = {name: await part.read() for name, part in form.multi_items() if isinstance(part, UploadFile)}
+        try:
+            async with request.form(max_files=_MAX_CONTEXT, max_fields=10, max_part_size=_FORM_BYTES) as form:
+                text = form.get("json")
+                files = {name: await part.read() for name, part in form.multi_items() if isinstance(part, UploadFile)}
+        except UnicodeError as error:
+            raise BadInputError(f"the form's charset cannot be decoded: {error}; send utf-8") from None
         if not isinstance(text, str):
             raise HTTPException(400, "the form has no field json; send the job's parameters in it")
         params = parse_json(text, NewJob.model_validate_json)

@@ -257,6 +257,8 @@ class _Player:
     async def _heartbeat(self, connection: LiveConnection) -> None:
         while True:
             await asyncio.sleep(1)
+            if connection.token not in self.sessions.connections:
+                raise HTTPException(410, "this session was closed")
             if self._attached is None:
                 raise HTTPException(410, "this session was taken over by another connection")
             if connection.failure is not None:

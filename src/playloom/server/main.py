@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from http import HTTPStatus
@@ -25,6 +26,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from playloom.errors import BadInputError
 from playloom.models.card import describe_controls
+from playloom.models.folder import ModelDescription
 from playloom.server.app import Server as Application
 from playloom.server.app import create_app
 from playloom.server.middleware import access
@@ -32,7 +34,6 @@ from playloom.server.settings import Settings
 
 Say = Callable[[str], None]
 _SOCKET_BUFFER = 16 * 2**10
-_TICK = 0.1  # seconds, uvicorn's
 _GRACE = 1.8  # seconds after the drain, in which everything is closed
 
 
@@ -102,7 +103,8 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, application: Application, say: Say, greeting: str) -> None:
         super().__init__(config)
         self.application, self.say, self.greeting = application, say, greeting
-        self._draining: float | None = None  # seconds left
+        self._drain_end: float | None = None  # by the monotonic clock
+        self._announced = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then print the greeting."""
@@ -111,11 +113,12 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start the drain; a second signal exits at once."""
-        if self._draining is None:
-            self._draining = self.application.settings.drain_seconds
+        if self._drain_end is None:
+            seconds = self.application.settings.drain_seconds
+            self._drain_end = time.monotonic() + seconds
             self.application.drain()
             # Whatever hangs then (a device, a video being written), the process ends.
-            last = threading.Timer(self._draining + _GRACE, os._exit, (1,))
+            last = threading.Timer(seconds + _GRACE, os._exit, (1,))
             last.daemon = True
             last.start()
         else:
@@ -128,12 +131,11 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Check the drain, ten times per second."""
-        seconds = self.application.settings.drain_seconds
-        if self._draining is not None:
-            if self._draining == seconds:  # not in the signal handler: that may interrupt another print
+        if self._drain_end is not None:
+            if not self._announced:  # not in the signal handler: that may interrupt another print
+                self._announced, seconds = True, self.application.settings.drain_seconds
                 self.say(f"stopping; running work has {seconds:g} more seconds, press Ctrl-C again to end at once")
-            self._draining -= _TICK
-            if self._draining <= 0 or not self.application.has_active_work:
+            if time.monotonic() >= self._drain_end or not self.application.has_active_work:
                 self.application.service.limiter.abort_all()
                 self.should_exit = True
         return await super().on_tick(counter)
@@ -169,7 +171,8 @@ def server_of(settings: Settings, app: FastAPI, listener: socket.socket, say: Sa
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     # A text that is not UTF-8 closes its WebSocket (1007); uvicorn's traceback of it is noise.
     logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith("Invalid UTF-8"))
-    return DrainingServer(config, application, say, _greeting(application, listener.getsockname()[1]))
+    words = greeting(settings, application.service.model, listener.getsockname()[1])
+    return DrainingServer(config, application, say, words)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -195,12 +198,12 @@ def log_requests(settings: Settings) -> None:
         access.setLevel(logging.INFO)
 
 
-def _greeting(application: Application, port: int) -> str:
-    settings, model = application.settings, application.service.model
+def greeting(settings: Settings, model: ModelDescription, port: int) -> str:
+    """Return the address to open, who may use it, and the model's controls."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # an address that can be opened
     host = f"[{shown}]" if ":" in shown else shown
     access_rule = "requests need the key" if settings.key else "without a key, for this machine only"
     every = "" if shown == settings.host else "listens on every address, "
     controls = describe_controls(model.card)
-    greeting = f"Open http://{host}:{port} to play {model.config.name} ({every}{access_rule})"
-    return f"{greeting}\nControls: {controls}" if controls else greeting
+    sentence = f"Open http://{host}:{port} to play {model.config.name} ({every}{access_rule})"
+    return f"{sentence}\nControls: {controls}" if controls else sentence

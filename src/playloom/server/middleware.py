@@ -126,8 +126,8 @@ class AuthMiddleware:
 
 
 def bearer_key(headers: Headers) -> str:
-    """Return the key in the Authorization header, or an empty text."""
-    return headers.get("authorization", "").removeprefix("Bearer ").strip()
+    """Return the key in the Authorization header, or an empty text; the scheme may be written in any case."""
+    return re.sub(r"(?i)^bearer\s", "", headers.get("authorization", "")).strip()
 
 
 def verify_api_key(given: str, key: str | None) -> bool:

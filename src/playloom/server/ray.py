@@ -38,7 +38,7 @@ from playloom.errors import ConfigError, PlayloomError, ResourceError
 from playloom.models.folder import bundled_models, model_folder, read_model
 from playloom.server.app import Server, create_app
 from playloom.server.errors import error_response
-from playloom.server.main import listen, log_requests
+from playloom.server.main import greeting, listen, log_requests
 from playloom.server.sessions import SendQueue
 from playloom.server.settings import Settings, replica_in
 
@@ -206,7 +206,7 @@ def build_application(settings: Settings, nodes: Sequence[dict[str, float]]) -> 
 
 def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) -> None:
     """Serve until SIGTERM or Ctrl-C; then replicas finish their work, for at most `drain_seconds`."""
-    name = read_model(model_folder(settings.model)).config.name
+    model = read_model(model_folder(settings.model))
     if not os.environ.get("RAY_ADDRESS"):
         pick_device(settings.device)
     with listen(settings) as listener:
@@ -216,10 +216,8 @@ def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) 
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        who = "requests need the key" if settings.key else "without a key, for this machine only"
         count = " to ".join(str(number) for number in sorted({settings.replicas, settings.most_replicas}))
-        say(f"playloom serves {name} on http://{host}:{settings.port} ({who}), {count} replicas on Ray")
+        say(f"{count} replicas on Ray. {greeting(settings, model, settings.port)}")
         while not stop.wait(_WATCH):
             if not any(node["Alive"] for node in ray.nodes()):
                 raise ResourceError("Ray has ended; its logs are in session_latest/logs of its temporary folder")

@@ -145,7 +145,6 @@ class LiveConnection:
 
     def close(self) -> None:
         """Free the session's memory."""
-        self.failure = self.failure or "this session was closed"
         self.service.scheduler.stop(self._live)
 
     def state_changed(self) -> None:
@@ -194,7 +193,8 @@ class LiveConnection:
         self.failure = to_http_error(error).detail
 
     def _encode(self, frame: LiveFrame, prompt: Prompt, manifest: Manifest) -> None:
-        picture = live_picture(frame.frame_HWC, self.form, manifest.to_json())
+        form = self.form  # a player who reconnects may set another one meanwhile
+        picture = live_picture(frame.frame_HWC, form, manifest.to_json())
         if frame.restarts != self._restarts:
             self._restarts = frame.restarts
             self.history.restart(prompt)
@@ -212,7 +212,7 @@ class LiveConnection:
             math.nan if frame.key_to_frame is None else frame.key_to_frame,
             frame.latency,
             frame.action_given,
-            _FORMATS[self.form],
+            _FORMATS[form],
             *values_to_rows(frame.action_A, "named").tolist(),
         )
         if not self._loop.is_closed():

@@ -132,8 +132,8 @@ class Settings(BaseSettings):
 
     @property
     def key(self) -> str | None:
-        """The key as text; None without one."""
-        return None if self.api_key is None else self.api_key.get_secret_value() or None
+        """The key as text, without blanks around it, as no header has them; None without one."""
+        return None if self.api_key is None else self.api_key.get_secret_value().strip() or None
 
 
 def read_settings(**given: Any) -> Settings:

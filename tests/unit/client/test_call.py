@@ -245,7 +245,9 @@ def test_resume_after_a_hard_kill_takes_up_what_is_whole(server, call, tmp_path)
     (folder / "sr/dream_x4.gif").unlink()
     report = call(server(good()), resume=True)
     assert report.received == 1 and files_of(folder) == straight
+    (folder / "actions.csv").unlink()  # killed between a step and its row
     assert call(server(says(500)), resume=True).received == 0, "nothing left to ask for"
+    assert files_of(folder) == straight
 
 
 def test_resume_minds_what_it_goes_on_from(server, call, tmp_path, start):

@@ -141,6 +141,14 @@ def test_an_address_without_a_path_means_score():
             assert endpoint.shown == shown
 
 
+def test_a_proxy_that_cannot_be_used_is_a_sentence(monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "ftp://127.0.0.1:1")
+    with pytest.raises(BadInputError, match=r"proxy .* ALL_PROXY"):
+        Endpoint("https://muse.example")
+    with Endpoint("http://127.0.0.1:5000"):
+        pass
+
+
 def test_a_key_over_http_is_warned_of_beyond_this_machine():
     cases = {
         "http://muse.example": True,

@@ -163,7 +163,7 @@ def test_what_does_not_fit_says_why():
             envs.step(wrong)
     with pytest.raises(BadInputError, match="seeds"):
         envs.reset(seed=[1, 2, 3])
-    for seed in ("ab", 1.5, [1.5, 2]):
+    for seed in ("ab", 1.5, [1.5, 2], iter([1, 2])):
         with pytest.raises(BadInputError, match="seed"):
             envs.reset(seed=seed)
     for mask in ([True], [1, 0]):

@@ -78,17 +78,12 @@ class BranchRunner:
 
         branches = await story.change(new_branches)
         prompt = asyncio.create_task(self._prompt(story, story.tree.path(params.from_)[-context:]))
+        prompt.add_done_callback(lambda done: done.cancelled() or done.exception())  # branches may end before they wait
         for branch in branches:
             task = asyncio.create_task(self._run(story, branch, actions, sampling, prompt))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return schemas.BranchList(branches=branches, notes=notes)
-
-    async def cancel(self, story: Story, branch: int) -> None:
-        """Cancel a branch; its finished frames stay."""
-        if branch not in story.tree.branches:
-            raise HTTPException(404, f"there is no branch {branch} in this story")
-        await _set_state(story, branch, "cancelled")
 
     async def close(self) -> None:
         """Stop unfinished branches; they are marked failed when the stories are read again."""
@@ -292,9 +287,11 @@ async def create_branches(story: OpenStory, params: schemas.BranchRequest, branc
 
 
 @router.delete("/{story}/branches/{branch}", status_code=204)
-async def cancel_branch(story: OpenStory, branch: int, branches: Branches) -> None:
+async def cancel_branch(story: OpenStory, branch: int) -> None:
     """Cancel a branch; its finished frames stay. A finished branch stays as it is."""
-    await branches.cancel(story, branch)
+    if branch not in story.tree.branches:
+        raise HTTPException(404, f"there is no branch {branch} in this story")
+    await _set_state(story, branch, "cancelled")
 
 
 @router.delete("/{story}/nodes/{node}")

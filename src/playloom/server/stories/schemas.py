@@ -276,9 +276,12 @@ class Tree:
             self._count_frames(node.branch)
 
     def _remove(self, removed: Removed) -> None:
-        for id_ in removed.nodes:
+        gone = set(removed.nodes)
+        for id_ in gone:
             self._require(id_)
-        for id_ in removed.nodes:
+            if not gone.issuperset(self.children(id_)):
+                raise RecordingError(f"its frame {id_} is removed without its descendants")
+        for id_ in gone:
             node = self.nodes.pop(id_)
             self._children[node.parent].remove(id_)
             self._frames_of[node.branch].remove(id_)

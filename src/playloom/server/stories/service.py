@@ -38,9 +38,9 @@ _EDITED = "generated, then edited by hand"
 class Story:
     """An open story."""
 
-    def __init__(self, name: str, directory: StoryDir, tree: Tree, disk: Executor, error: str | None = None) -> None:
+    def __init__(self, directory: StoryDir, tree: Tree, disk: Executor, error: str | None = None) -> None:
         """Open a story; `error` is the message of a damaged one, whose tree is empty."""
-        self.name, self.directory, self.tree, self.error = name, directory, tree, error
+        self.name, self.directory, self.tree, self.error = directory.folder.name, directory, tree, error
         self.deleted = False
         self.lock = asyncio.Lock()  # held from validating a change until it is applied
         self.changed = asyncio.Event()  # set at the next change, then replaced by a new event
@@ -238,9 +238,9 @@ class StoryService:
                     ended = branch.model_copy(update=end)
                     directory.append([ended])
                     tree.apply(ended)
-                self._open[name] = Story(name, directory, tree, self._disk)
+                self._open[name] = Story(directory, tree, self._disk)
             except PlayloomError as error:
-                self._open[name] = Story(name, directory, Tree(), self._disk, str(error))
+                self._open[name] = Story(directory, Tree(), self._disk, str(error))
 
     async def _create(self, name: str, start: Sequence[ContextFrame]) -> Story:
         weights = self.service.model.fingerprint
@@ -262,7 +262,7 @@ class StoryService:
             if len(self._open) >= limit:
                 raise BadInputError(f"there are too many stories: expected at most {limit}; delete one first")
             directory = await run_in(self._disk, lambda: self._store.create(id_, changes, frames))
-            story = self._open[id_] = Story(id_, directory, tree, self._disk)
+            story = self._open[id_] = Story(directory, tree, self._disk)
         return story
 
     async def _start(self, params: NewStory) -> tuple[str, list[ContextFrame]]:

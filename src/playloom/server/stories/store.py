@@ -83,8 +83,8 @@ class StoryDir:
             *lines, rest = log.read_bytes().split(b"\n")
             for line in lines:
                 tree.apply(from_line(line))
-            if not tree.header.created:
-                raise RecordingError("its log has no header")
+            if not (tree.header.created and tree.nodes):
+                raise RecordingError("its log has no header or no frame")
             self._lines, self._size = len(lines), log.stat().st_size - len(rest)
             if rest:
                 self._truncate()
