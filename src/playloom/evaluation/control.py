@@ -259,7 +259,7 @@ def measure_game_control(
     actions = [np.tile(encode_named(held_state(name)), (steps, 1)) for name in inputs]
     kept, trials = [], []
     for segment in segments:
-        if _episode(dataset, segment).meta.get("game") == "arena":
+        if _can_replay(dataset, segment):
             frames, alive = zip(*(play_from(dataset, segment, held) for held in actions), strict=True)
             if all(alive):
                 kept.append(segment)
@@ -292,6 +292,10 @@ def _episode(dataset: FrameDataset, segment: Segment) -> EpisodeSlice:
     return dataset.spans[int(segment_episodes(dataset, [segment])[0]) - 1]
 
 
+def _can_replay(dataset: FrameDataset, segment: Segment) -> bool:
+    return _episode(dataset, segment).meta.get("game") == "arena"
+
+
 def evaluate_revisit(run: EvaluationContext) -> None:
     """Measure the return to the view of the start in the arena; the turning speed of other games is unknown."""
     s = run.settings
@@ -308,6 +312,8 @@ def evaluate_revisit(run: EvaluationContext) -> None:
         run.progress(f"revisit, {name}")
         with suppress(*_NO_GAME):
             for segment in segments[: s.game_segments]:
+                if not _can_replay(run.dataset, segment):
+                    continue
                 seen, alive = play_from(run.dataset, segment, actions)
                 real += [float(psnr(seen[-1:], seen[:1], PSNR_CAP)[0])] if alive else []
                 run.progress(f"revisit, {name}, real game")

@@ -55,6 +55,7 @@ def head_rows(
     config: HeadsConfig, labels: Labels, predictions: list[StepPrediction], episodes_M: NDArray[np.int64]
 ) -> list[Row]:
     """Return the rows of labels [M] by name (NaN: none). The constants are the best ones for these very labels."""
+    labels = {name: values_M for name, values_M in labels.items() if not np.isnan(values_M).all()}
     predicted = {state.name: np.array([one.states[state.name] for one in predictions]) for state in config.states}
     if config.reward != "none":
         predicted["reward"] = np.array([one.reward for one in predictions])
@@ -69,7 +70,7 @@ def head_rows(
         rate = {"recorded": float(both_M2[:, 1].mean())}
         rows.append(row("mean probability of termination", both_M2[:, 0], "%", rate))
     for name, values_M in predicted.items():
-        if name not in labels or np.isnan(labels[name]).all():
+        if name not in labels:
             continue
         known_M = ~np.isnan(labels[name])
         real_M, clusters_M = labels[name][known_M].astype(np.float64), episodes_M[known_M]

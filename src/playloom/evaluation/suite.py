@@ -93,13 +93,15 @@ def evaluate(
 ) -> Report:
     """Measure a model on the test episodes of a dataset.
 
-    Episodes of the split "test" are measured, those of "heldout" in rows of their own.
+    Episodes of the split "test" are measured, those of "heldout" in rows of their own. RecordingError when there is
+    none of the split "test".
 
     `pictures` is a folder for the rollout's plot and a strip of real and generated frames. `progress` is called after
     every piece of work, `part_done` after every part of `PARTS` with a report of all rows so far; its `run` names the
     parts.
     """
     require_extra()
+    _check_test_split([episode.meta.get("split") for episode in dataset.spans], dataset.folder)
     started, seconds = time.perf_counter(), dict[str, float]()
     engine = Engine(model, row_delay=settings.row_delay, backend=settings.backend)
     model.config.tokenizer.check_size(dataset.frames_FHWC[:1])

@@ -100,7 +100,7 @@ def time_batch(
         )
         for seed, first in enumerate(first_N)
     ]
-    started = 0.0
+    started = synchronized_time(engine.device)
     for done, _ in enumerate(engine.dream_batch(requests), 1):
         if done == warmup:
             started = synchronized_time(engine.device)

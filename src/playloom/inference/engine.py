@@ -93,11 +93,14 @@ class Engine:
     def prefill(self, sessions: Sequence[Session]) -> None:
         """Prefill one more step of each session's prompt, as one batch."""
         with self._lock, self.backend.call():
+            _check_once(sessions)
             for session in sessions:
-                self._check_own(session)
+                self._check_open(session)
             inputs = [StepInput(s, s.pending[0].action_A) for s in sessions if not s.ready]
-            for batch in self._batches(inputs):
+            for batch in self._batches([item for item in inputs if not item.session.pending[0].frame_cached]):
                 self.decoder.give_frame(_states(batch), np.stack([i.session.pending[0].codes_N for i in batch]))
+                for item in batch:  # a retry, for example after a ResourceError, goes on with the action
+                    item.session.pending[0] = item.session.pending[0]._replace(frame_cached=True)
             for batch in self._batches([item for item in inputs if item.action_A is not None]):
                 self.decoder.give_action(_states(batch), _given_actions(batch))
             for item in inputs:
@@ -105,7 +108,7 @@ class Engine:
 
     def check(self, item: StepInput) -> None:
         """Validate one input of `step`; raises what `step` would raise, and moves nothing."""
-        self._check_own(item.session)
+        self._check_open(item.session)
         if item.session.finished:
             raise BadInputError("the session is finished: its last step had no frame; open another one")
         if item.action_A is not None and check_values(item.action_A).ndim != 1:
@@ -137,7 +140,7 @@ class Engine:
         """Return a branch of a session; see `Session.fork`."""
         source = None if seed is None else self.backend.source(seed)
         with self._lock, self.backend.call():
-            self._check_own(session)
+            self._check_open(session)
             source = source or self.backend.copy_source(session.source)
             state = self.decoder.fork(session.state)
             return replace(session, state=state, source=source, pending=deque(session.pending))
@@ -145,6 +148,7 @@ class Engine:
     def close(self, session: Session) -> None:
         """Free a session's memory."""
         with self._lock, self.backend.call():
+            self._check_own(session)
             if not session.closed:
                 self.decoder.close(session.state)
                 session.closed = True
@@ -203,13 +207,15 @@ class Engine:
 
     def _check_own(self, session: Session) -> None:
         if session.engine is not self:
-            raise BadInputError("the session is of another engine; step it with its own")
+            raise BadInputError("the session is of another engine; use its own")
+
+    def _check_open(self, session: Session) -> None:
+        self._check_own(session)
         session.check_open()
 
     def _prepare(self, inputs: Sequence[StepInput]) -> None:
         """Check all inputs before any session moves, and prefill the rest of their prompts."""
-        if len({item.session for item in inputs}) != len(inputs):
-            raise BadInputError("a session appears twice in one batch; it takes one step at a time")
+        _check_once([item.session for item in inputs])
         for item in inputs:
             self.check(item)
         for item in inputs:
@@ -259,6 +265,11 @@ class Engine:
         for wanted in dict.fromkeys(map(kind, inputs)):
             batch = [item for item in inputs if kind(item) == wanted]
             yield [batch[index] for index in self.decoder.arrange(_states(batch))]
+
+
+def _check_once(sessions: Sequence[Session]) -> None:
+    if len({*sessions}) != len(sessions):
+        raise BadInputError("a session appears twice in one batch; it takes one step at a time")
 
 
 def _states(batch: Sequence[StepInput]) -> list[CacheSlot]:

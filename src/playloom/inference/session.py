@@ -24,6 +24,7 @@ class PromptStep(NamedTuple):
 
     codes_N: NDArray[np.int64]
     action_A: NDArray[np.uint8] | None  # the action after it; None: the last frame, which the first step answers
+    frame_cached: bool = False  # True once only the action is left to prefill
 
 
 class PendingAction(NamedTuple):

@@ -212,6 +212,7 @@ def test_every_life_begins_with_the_script_and_no_hand_sees_two():
     [
         ({"seconds": 0}, BadInputError, "seconds is 0; expected 0.2 or more"),
         ({"seconds": float("nan")}, BadInputError, "seconds is nan"),
+        ({"players": ("model", "repeet")}, BadInputError, "unknown player 'repeet'; did you mean repeat"),
     ],
 )
 def test_a_job_says_what_is_wrong_with_it(wrong, error, said):

@@ -14,8 +14,8 @@ from playloom.actions.codec import REST_VALUES, SLOT_SIZES
 from playloom.cli.app import app
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
-from playloom.errors import ConfigError
-from playloom.evaluation import inverse_dynamics, likelihood, rollout, suite
+from playloom.errors import ConfigError, RecordingError
+from playloom.evaluation import control, inverse_dynamics, likelihood, rollout, suite
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.control import revisit_row
 from playloom.evaluation.diversity import action_spread, joint_distance, measure_diversity
@@ -85,6 +85,24 @@ def test_one_segment_has_no_actions_and_no_view_of_another(tmp_path: Path) -> No
     start = np.zeros((1, 16, 24, 3), np.uint8)
     row = revisit_row("path", start, start, np.zeros((1, 4, 16, 24, 3), np.uint8), [], np.arange(1))
     assert "another segment" not in row.baselines and row.passed is False
+
+
+def test_episodes_of_an_unknown_game_return_to_the_start_without_the_real_game(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "PATHS", {"there and back": ("right", "left")})
+    settings = dataclasses.replace(SMALL, revisit_segments=1, game_segments=1)
+    run = context(tmp_path, settings=settings)
+    control.evaluate_revisit(run)
+    assert [row.name for row in run.rows] == ["PSNR of the start after there and back (2 steps)"]
+    assert "real game" not in run.rows[0].baselines
+
+
+def test_a_dataset_without_test_episodes_is_a_sentence(tmp_path: Path) -> None:
+    run = context(tmp_path)
+    spans = tuple(dataclasses.replace(span, meta={"split": "train"}) for span in run.dataset.spans)
+    with pytest.raises(RecordingError, match="no episode of the test split"):
+        suite.evaluate(run.model, dataclasses.replace(run.dataset, spans=spans), SMALL)
 
 
 def test_pictures_smaller_than_the_window_have_no_ssim() -> None:

@@ -5,7 +5,7 @@ import json
 from typer.testing import CliRunner
 
 from playloom.cli.app import app
-from playloom.inference.benchmark import benchmark, first_prompt, time_frames
+from playloom.inference.benchmark import benchmark, first_prompt, synchronized_time, time_batch, time_frames
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import save_model
@@ -16,6 +16,13 @@ def test_a_dream_is_timed_frame_by_frame(tiny_model):
     assert prompt.frames_THWC.shape == (4, 16, 24, 3) and len(played) > 40
     times = time_frames(Engine(tiny_model, row_delay=1), prompt, played[:3], 5, sampling=Sampling())
     assert len(times) == 6 and (times > 0).all()
+
+
+def test_a_batch_can_be_timed_without_a_warm_up(tiny_model):
+    prompt, played = first_prompt(tiny_model)
+    started = synchronized_time("cpu")
+    rate, _ = time_batch(Engine(tiny_model, row_delay=1), prompt, played, 2, 3, sampling=Sampling(), warmup=0)
+    assert rate > 6 / (synchronized_time("cpu") - started), "not 6 frames since the machine was started"
 
 
 def test_every_figure_is_measured(tiny_model):

@@ -1,11 +1,12 @@
 """Live sessions on virtual time: controller, late frames, pause, restart."""
 
 import threading
+import time as machine_time
 
 import numpy as np
 import pytest
 
-from live_toys import TURN, WALK, ToyDreams, prompt
+from live_toys import TURN, WALK, ToyDreams, prompt, spend
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import ActionError, BadInputError
 from playloom.inference.realtime.clock import RealTime, VirtualTime
@@ -229,6 +230,41 @@ def test_a_failed_restart_keeps_the_session():
     with pytest.raises(BadInputError, match="seed"):
         live.restart(seed=-1)
     assert live.seed == 0 and live.step().restarts == 2
+
+
+def test_sampling_set_during_a_restart_holds_after_it():
+    live = session()
+    opened = live._engine.open
+    setter = threading.Thread(target=setattr, args=(live, "sampling", Sampling(temperature=0)))
+
+    def open_slowly(*args, **how):
+        new = opened(*args, **how)
+        setter.start()
+        setter.join(0.05)
+        return new
+
+    live._engine.open = open_slowly
+    live.restart()
+    setter.join()
+    assert live.sampling.greedy
+
+
+@pytest.mark.parametrize("played_before", [False, True])
+def test_a_step_that_waits_while_play_resumes_skips_no_tick(played_before):
+    live = session()
+    if played_before:
+        live.step()
+    live.pause()
+    spend(live.time, 10.0)
+    frames: list[LiveFrame] = []
+    step = threading.Thread(target=lambda: frames.append(live.step()))
+    with live._moving:  # a restart, for example
+        step.start()
+        while not live._queue.locked():
+            machine_time.sleep(0.001)
+        live.resume()
+    step.join()
+    assert [frame.skipped for frame in frames] == [0] and live.report()["skipped"] == 0
 
 
 def test_the_same_presses_at_the_same_ticks_give_the_same_frames():

@@ -167,6 +167,29 @@ def test_out_of_memory_is_a_sentence_and_closes_no_session(tiny_model, monkeypat
         assert session.step(action(0)).frame_HWC is not None
 
 
+def test_a_prefill_that_ran_out_of_memory_can_be_repeated(tiny_model, monkeypatch):
+    """The frame was given again, after the action that had been written but not cached."""
+    engine = Engine(tiny_model, row_delay=1)
+    plain, retried = (engine.open(prompt_of(3), sampling=GREEDY, prefill=False) for _ in range(2))
+    run, plan = engine.decoder._run, engine.decoder.plan
+
+    def no_memory(batch, tables, chunk):  # type: ignore[no-untyped-def]
+        if chunk is plan.action:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(batch, tables, chunk)
+
+    retried.prefill()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.decoder, "_run", no_memory)
+        with pytest.raises(ResourceError, match="memory"):
+            retried.prefill()
+    found = [session.step(action(0)) for session in (plain, retried)]
+    (one, other) = (session.state.row for session in (plain, retried))
+    for array in (*engine.decoder.rows.cache.keys, *engine.decoder.rows.cache.values):
+        assert torch.equal(array[one], array[other])
+    assert (found[0].codes_N == found[1].codes_N).all()
+
+
 def test_threads_may_share_a_engine(tiny_model):
     """Two live sessions over one engine moved each other's rows."""
     engine, found = Engine(tiny_model, row_delay=1), {}
@@ -207,6 +230,8 @@ def test_wrong_turns_are_sentences(tiny_model):
     session = engine.open(prompt_of(1))
     with pytest.raises(BadInputError, match="twice"):
         engine.step([StepInput(session), StepInput(session)])
+    with pytest.raises(BadInputError, match="twice"):
+        engine.prefill([session, session])
     with pytest.raises(BadInputError):
         session.step(np.full(16, 99, np.uint8))
     with pytest.raises(BadInputError, match=r"one action of 16 numbers: got an array of shape \(2, 16\)"):
@@ -215,7 +240,13 @@ def test_wrong_turns_are_sentences(tiny_model):
         with pytest.raises(BadInputError, match="expected an array, 'dream' or None"):
             session.step(REST_VALUES, frame)
     other = Engine(tiny_model)
-    for move in (other.step, other.sample_action, other.prefill, lambda sessions: other.fork(*sessions)):
+    for move in (
+        other.step,
+        other.sample_action,
+        other.prefill,
+        lambda sessions: other.fork(*sessions),
+        lambda sessions: other.close(*sessions),
+    ):
         with pytest.raises(BadInputError, match="another engine"):
             move([StepInput(session)] if move == other.step else [session])
     assert not other.decoder.rows.slots

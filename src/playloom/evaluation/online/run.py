@@ -15,7 +15,7 @@ import numpy as np
 
 from playloom.atomic_io import ensure_writable, next_free_path
 from playloom.data.recording import Mode, Split, episode_key, load_episode, save_episode
-from playloom.errors import BadInputError, import_extra
+from playloom.errors import BadInputError, did_you_mean, import_extra
 from playloom.evaluation.online import rollout
 from playloom.evaluation.online.metrics import ActReport, Game
 from playloom.games.arena.engine import FRAME_SHAPE
@@ -70,6 +70,9 @@ class ActJob:
     """Write the time into manifests; without it equal jobs give equal files."""
 
     def __post_init__(self) -> None:
+        for player in self.players:
+            if player not in PLAYERS:
+                raise BadInputError(f"unknown player {player!r}; {did_you_mean(player, PLAYERS)}")
         if not (math.isfinite(self.seconds) and self.seconds >= _LEAST_SECONDS):
             raise BadInputError(f"seconds is {self.seconds:g}; expected {_LEAST_SECONDS:g} or more")
 

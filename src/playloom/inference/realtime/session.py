@@ -129,7 +129,8 @@ class LiveSession(LiveState):
 
     @sampling.setter
     def sampling(self, sampling: Sampling) -> None:
-        self._session.sampling = sampling
+        with self._turn():  # a restart takes over the sampling of the session before
+            self._session.sampling = sampling
 
     def __enter__(self) -> LiveSession:
         return self

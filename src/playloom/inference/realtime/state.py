@@ -243,8 +243,11 @@ class LiveState:
                 self._steps -= requested
             if not (stepped or requested):
                 return None
-        elif (tick := self._clock.tick(limit)) is None:
-            return None
+        else:
+            if self._clock_stale:  # resumed since the driver looked
+                self.start_clock()
+            if (tick := self._clock.tick(limit)) is None:
+                return None
         latest = self._input.read()
         sampled = self._controller == "model" or (self._controller == "both" and latest.resting)
         input_at = None if tick is None or sampled else latest.at
