@@ -109,6 +109,8 @@ def ended(tmp_path_factory) -> dict[str, list]:
         ("record --hours 1e12", "1000"),
         ("view --figures --every 10 nowhere", "--every"),
         ("import nowhere", "nowhere"),
+        ("import . --shard join --mask 0,0,9,9", "--mask does not apply to --shard join"),
+        ("import . --shard join --strict", "--strict does not apply to --shard join"),
     ],
 )
 def test_a_wrong_flag_is_one_sentence_without_torch(ended, words, said):

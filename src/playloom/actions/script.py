@@ -260,7 +260,10 @@ def _parse_length(text: str, part: str) -> int:
     match = _LENGTH.fullmatch(text.strip())
     if match is None:
         raise ActionError(f"cannot read the length {text.strip()!r} in {part!r}; write for 10, or for 1s")
-    steps = int(match.group(1)) if match.group(1) else round(float(match.group(2)) * STEPS_PER_SECOND)
+    length = float(match.group(1) or float(match.group(2)) * STEPS_PER_SECOND)
+    if length > MAX_STEPS:  # before it becomes a whole number, which infinity cannot
+        raise ActionError(f"{part!r:.60} lasts {length:g} steps; expected at most {MAX_STEPS}")
+    steps = round(length)
     if steps < 1:
         raise ActionError(f"{part!r} lasts {steps} steps; expected at least 1 (a step is 0.1 s)")
     return steps

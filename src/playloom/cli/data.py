@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from playloom.data.dataset import FrameDataset, TokenDataset
     from playloom.games.capture import Captured
 
+_OF_JOIN = {"recordings", "out", "tokenizer", "shard"}
 _OF_ENVIRONMENTS = ("env_options", "policy", "actions", "info", "frame_skip", "preset", "resize")
 
 
@@ -66,6 +67,7 @@ def reading(
 
 @common.with_options(reading)
 def import_command(
+    call: typer.Context,
     *,
     recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, LeRobot ...")],
     out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder of the data set.")] = Path("data"),
@@ -89,6 +91,7 @@ def import_command(
 
     check_folder(recordings)  # before torch is imported
     if shard == "join":
+        common.refuse(call, set(call.params) - _OF_JOIN, "does not apply to --shard join")
         from playloom.data.dataset import join_datasets
 
         _print_imported(join_datasets(recordings, out), out, tokenizer, report=False)
@@ -199,14 +202,12 @@ def record_command(
 
 
 def _record_environment(given: Mapping[str, Any]) -> None:
-    from playloom.games.gymnasium.player import STEPS_PER_SECOND, GymnasiumRecording
+    from playloom.games.gymnasium.player import GymnasiumRecording
     from playloom.games.gymnasium.recorder import record_environment
-    from playloom.games.recorder import MAX_HOURS
+    from playloom.games.recorder import steps_of
     from playloom.models.presets import preset
 
-    if not 0 < given["hours"] <= MAX_HOURS:
-        raise BadInputError(f"--hours is wrong: got {given['hours']:g}, expected more than 0 and at most {MAX_HOURS:g}")
-    options = None
+    frames, out, options = steps_of(given["hours"]), given["out"], None
     with suppress(ValueError):
         options = json.loads(given["env_options"])
     if not isinstance(options, dict):
@@ -222,7 +223,6 @@ def _record_environment(given: Mapping[str, Any]) -> None:
         info=info,
         **{name: given[name] for name in ("env", "policy", "resize", "frame_skip", "steps", "seed")},
     )
-    frames, out = math.ceil(given["hours"] * 3600 * STEPS_PER_SECOND), given["out"]
     left = f"the same command continues: {out}"
     with common.progress("recording", "frames") as bar, common.stopping(left, after_step=False):
         recorded = record_environment(out, recording, frames, processes=given["processes"], progress=bar)

@@ -7,6 +7,7 @@ pictures nor input are stored.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import queue
@@ -153,7 +154,7 @@ def _clip(place: Rectangle, bounds: Rectangle) -> Rectangle | None:
 
 class _Recorder:
     def __init__(self, folder: Path, fps: float) -> None:
-        self._video, self._fps = folder / time.strftime("%Y-%m-%d-%H%M%S.mkv"), fps
+        self._video, self._fps = _new_video(folder), fps
         self._files: tuple[_VideoWriter, TextIO] | None = None
         self._zero = self._since = self._before = self._latest = 0.0
         self._on = False
@@ -229,6 +230,14 @@ class _Recorder:
 
     def _milliseconds(self, when: float) -> int:
         return round(1000 * (when - self._zero))
+
+
+def _new_video(folder: Path) -> Path:
+    """Return the path of a video by the local time, numbered where the folder has one of that second."""
+    stem = time.strftime("%Y-%m-%d-%H%M%S")
+    names = (f"{stem}-{number}" if number > 1 else stem for number in itertools.count(1))
+    videos = (folder / f"{name}.mkv" for name in names)
+    return next(video for video in videos if not (video.exists() or _part(video.with_suffix(".jsonl")).exists()))
 
 
 def _part(path: Path) -> Path:

@@ -24,7 +24,7 @@ from playloom.data.recording import (
     save_episode,
 )
 from playloom.device import usable_cores
-from playloom.errors import BadInputError, ConfigError, GameError, RecordingError, import_extra
+from playloom.errors import BadInputError, ConfigError, GameError, RecordingError, check_whole, import_extra
 from playloom.games.arena.engine import GameProcess, GameSpec
 from playloom.games.arena.env import GAME_NAME, new_frame_hash
 from playloom.games.arena.maps import VARIANTS, variant_of
@@ -55,6 +55,16 @@ Progress = Callable[[int, int, int], None]
 """Receives the episodes in the folder of those planned, the episodes planned, and those that were there before."""
 
 
+def steps_of(hours: float) -> int:
+    """Return the steps of that many hours of play, rounded up; ConfigError when they are too many."""
+    if not 0 < hours <= MAX_HOURS:
+        raise ConfigError(
+            f"hours are wrong: got {hours:g}, expected above 0 and at most {MAX_HOURS:g}; record more hours with "
+            "another --seed"
+        )
+    return max(1, math.ceil(round(hours * 3600 * STEPS_PER_SECOND, 3)))  # 1.1 * 36000 is a little more than 39,600
+
+
 def plan_episode(seed: int, steps: int = EPISODE_STEPS) -> EpisodePlan:
     """Return the plan of a seed, always the same; of 20 seeds 17 train, one each validates, tests and is held out."""
     if seed < 0:
@@ -82,13 +92,10 @@ def record_episodes(
     steps: int = EPISODE_STEPS,
 ) -> list[Path]:
     """Record at least `hours` of play into `folder`, seeds from `seed` on; existing episodes are kept and counted."""
-    if not 0 < hours <= MAX_HOURS or steps < 1 or (processes is not None and processes < 1):
-        raise ConfigError(
-            f"hours, steps and processes must be above 0, and hours at most {MAX_HOURS:g}: got hours={hours}, "
-            f"steps={steps}, processes={processes}; record more hours with another --seed"
-        )
-    frames = max(1, round(hours * 3600 * STEPS_PER_SECOND, 3))  # 1.1 hours are a little more than 39,600 of them
-    count = math.ceil(frames / steps)
+    check_whole("steps", steps, 1, steps_of(MAX_HOURS))
+    if processes is not None and processes < 1:
+        raise ConfigError(f"processes are wrong: got {processes}, expected above 0")
+    count = math.ceil(steps_of(hours) / steps)
     return record_plans(folder, [plan_episode(seed + i, steps) for i in range(count)], processes, progress)
 
 

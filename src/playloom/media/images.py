@@ -70,6 +70,8 @@ def read_picture(source: Path | str | bytes, *, name: str | None = None) -> Pict
         raise
     except FileNotFoundError as error:
         raise PictureError(f"there is no picture {name}") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise PictureError(f"{name} cannot be read ({error.strerror}); give a file that you may read") from error
     except Image.DecompressionBombError as error:
         raise _too_large(name, MAX_PIXELS) from error
     except UnidentifiedImageError as error:

@@ -137,7 +137,8 @@ class GeneratedClip:
 
         Args:
             path: ending in `.gif`, `.mp4`, `.png` (contact sheet), `.csv` (actions) or `.npz` (a prompt, without
-                watermarks), replaced if it exists; any other path is a new folder with all of these, numbered if taken.
+                watermarks), replaced if it exists; a path without an ending is a new folder with all of these, numbered
+                if taken. BadInputError for any other ending.
         """
         target = Path(path)
         if not target.suffix:

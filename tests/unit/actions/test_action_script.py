@@ -105,6 +105,8 @@ def test_rounding_to_a_stick_position_is_said_once():
         ("forward & fire", "'& fire'"),
         ("5", "cannot read '5'"),
         ("forward for 999999999999", "at most 100000"),
+        pytest.param(f"forward for {'9' * 5000}", "at most 100000", id="more digits than Python converts"),
+        pytest.param(f"forward for {'9' * 400}s", "at most 100000", id="more seconds than a float holds"),
     ],
 )
 def test_what_is_not_understood_is_pointed_at(text, says):

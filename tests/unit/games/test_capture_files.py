@@ -34,6 +34,21 @@ def test_keys_are_stored_in_focus_only_and_what_is_held_is_released(tmp_path):
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".jsonl", ".mkv"]
 
 
+def test_a_capture_of_the_same_second_keeps_the_one_before(tmp_path, monkeypatch):
+    """A log of the second before was replaced, and one that still ran was a traceback."""
+    monkeypatch.setattr(time, "strftime", lambda form: "2026-01-01-120000")
+    first, later = _Recorder(tmp_path, 30), []
+    first.add(1.0, PICTURE, [InputChange(1.0, "w", 1)])
+    later.append(_Recorder(tmp_path, 30))
+    later[0].add(2.0, PICTURE, [])
+    first.close()
+    later[0].close()
+    later.append(_Recorder(tmp_path, 30))
+    names = [recorder.result().video.stem for recorder in (first, *later)]
+    assert names == [f"2026-01-01-120000{number}" for number in ("", "-2", "-3")]
+    assert '"w"' in first.result().video.with_suffix(".jsonl").read_text(encoding="utf-8")
+
+
 def test_a_full_disk_is_an_error():
     writer = _VideoWriter(Path("/dev/full"), 30, PICTURE.shape)
     noise = np.random.default_rng(0).integers(0, 256, PICTURE.shape, dtype=np.uint8)

@@ -8,8 +8,9 @@ import pytest
 
 from playloom.actions.codec import REST_VALUES
 from playloom.data.recording import STATE_COLUMNS, Episode, EpisodeMeta, save_episode
+from playloom.errors import ConfigError
 from playloom.games import recorder
-from playloom.games.recorder import plan_episode, record_episodes, record_plans
+from playloom.games.recorder import plan_episode, record_episodes, record_plans, steps_of
 
 
 def save(folder, plan):
@@ -33,3 +34,11 @@ def test_hours_are_episodes(tmp_path, monkeypatch, hours, episodes):
     """In floats 1.1 hours are a little more than 39,600 frames, which were 67 episodes of 600."""
     monkeypatch.setattr(recorder, "record_plans", lambda folder, plans, *_: plans)
     assert len(record_episodes(tmp_path, hours)) == episodes
+
+
+def test_hours_are_steps():
+    """The frames of an environment's recording; in floats 1.1 and 2.2 hours had one more."""
+    assert [steps_of(hours) for hours in (1.0, 1.1, 2.2, 1000, 1e-9)] == [36_000, 39_600, 79_200, 36_000_000, 1]
+    for hours in (0, float("nan"), 1001):
+        with pytest.raises(ConfigError, match="hours"):
+            steps_of(hours)
