@@ -21,7 +21,7 @@ from playloom.inference.types import Prompt
 
 FILE = Path(__file__).parents[3] / "web" / "test" / "dream.json"
 SEED, STEPS = 7, 8
-SAMPLING = Sampling(temperature=0.85, action_temperature=1.0)
+SAMPLING = Sampling(temperature=0.75, action_temperature=1.0)
 
 
 def scramble(value: NDArray[np.uint32]) -> NDArray[np.uint32]:

@@ -58,7 +58,7 @@ class ActJob:
     games: int = 1
     """Games per player."""
     seed: int = 1000
-    """Seed of the first game; later games count up. The bundled model was trained on seeds below 765."""
+    """Seed of the first game; later games count up. The bundled model was trained on seeds below 965."""
     sampling: Sampling = field(default_factory=Sampling)
     """Sampling of the model's actions. A low temperature rarely releases a control."""
     device: str = "auto"  # see `playloom.device.pick_device`
