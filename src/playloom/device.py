@@ -53,6 +53,16 @@ def pick_device(name: str = "auto") -> str:
     return str(device)
 
 
+def fast_bfloat16(device: str) -> bool:
+    """Return True where products of bfloat16 are faster than of float32: on a GPU, or by instructions of the CPU."""
+    if device != "cpu":
+        return True
+    import torch
+
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # missing in older versions
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def free_memory(device: torch.device | str = "cpu") -> int:
     """Return the free bytes of a device; those of the main memory for all but CUDA devices."""
     import psutil

@@ -34,7 +34,8 @@ def _check_name(name: str | None) -> str | None:
 
 
 Precision = Annotated[
-    Literal["auto", "32-true", "bf16-mixed"] | None, typer.Option(help="bf16-mixed is fast where a CPU has it.")
+    Literal["auto", "32-true", "bf16-mixed"] | None,
+    typer.Option(help="Default auto: bf16-mixed where it is fast, else 32-true."),
 ]
 Workers = Annotated[int, typer.Option(min=0, help="Rendering processes, when --data holds recordings.")]
 PrepareOnly = Annotated[bool, typer.Option("--prepare-only", help="Prepare the data, then stop.")]

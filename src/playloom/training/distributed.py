@@ -48,9 +48,6 @@ def make_fabric(config: LoopConfig) -> Any:
         keep_freed_memory()
     else:
         torch.set_float32_matmul_precision("high")
-    precision = config.precision
-    if precision == "auto":
-        precision = "32-true" if device.type == "cpu" else "bf16-mixed"
     strategy: Any = "auto"
     if dist_info()[1] > 1:
         strategy = "ddp"
@@ -63,7 +60,7 @@ def make_fabric(config: LoopConfig) -> Any:
         devices=[device.index] if device.type == "cuda" and device.index is not None and devices == 1 else devices,
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
         strategy=strategy,
-        precision=precision,
+        precision="bf16-mixed" if config.bfloat16 else "32-true",
     )
     fabric.launch()
     return fabric

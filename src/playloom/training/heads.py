@@ -103,7 +103,7 @@ def _features(model: WorldModel, store: TokenDataset, job: HeadsJob) -> NDArray[
     """Features of all labelled steps, float16 [R, F], NaN elsewhere; resumes an interrupted call."""
     path, origin = job.out / "features.npy", job.out / "features.json"
     row_delay = card_row_delay(model.card)
-    half = job.config.loop.precision == "bf16-mixed"
+    half = job.config.loop.bfloat16
     made_of = {"model": model.fingerprint, "tokenizer": store.tokenizer, "rows": len(store), "row_delay": row_delay}
     made_of |= {"precision": "bf16-mixed" if half else "32-true"}
     if not path.exists():

@@ -77,7 +77,7 @@ def make_optimiser(module: nn.Module, config: LoopConfig, learning_rate: float) 
             "params": [p for name, p in trained.items() if name in muon],
             "weight_decay": config.weight_decay,
             "muon": True,
-            "dtype": torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32,
+            "dtype": torch.bfloat16 if config.bfloat16 else torch.float32,
             "peak": learning_rate * config.muon_rate,
         },
     ]

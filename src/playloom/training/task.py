@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from playloom.device import check_seed
+from playloom.device import check_seed, fast_bfloat16, pick_device
 from playloom.errors import ConfigError
 
 Batch = dict[str, Tensor]  # named tensors, on the CPU from a task, on the device in a loss
@@ -134,7 +134,7 @@ class LoopConfig:
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`; under torchrun one device per process."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
-    """`auto`: bf16-mixed on a GPU, else 32-true."""
+    """`auto`: bf16-mixed on a GPU, and on a CPU with AVX-512 BF16 or AMX; else 32-true, as others compute it slowly."""
     threads: int | None = None
     """CPU threads; None: torch's default."""
     compile: bool = False
@@ -158,6 +158,11 @@ class LoopConfig:
             if not (fits and value < math.inf):  # NaN compares false
                 raise ConfigError(f"{item.name} is out of range: got {value}, expected {expected}")
         check_seed(self.seed)
+
+    @property
+    def bfloat16(self) -> bool:
+        """True when products are computed in bfloat16, see `precision`."""
+        return self.precision == "bf16-mixed" or (self.precision == "auto" and fast_bfloat16(pick_device(self.device)))
 
 
 _BETAS = {"beta1", "beta2"}

@@ -194,11 +194,22 @@ def test_a_log_line_without_its_end_is_not_joined_with_the_next(store, tmp_path)
 def test_a_run_takes_the_device_it_is_given(name, devices, monkeypatch):
     fabric = MagicMock()
     monkeypatch.setattr("playloom.training.distributed.import_extra", lambda *_: fabric)
-    monkeypatch.setattr("playloom.training.distributed.pick_device", lambda device: device)
+    for module in ("distributed", "task"):
+        monkeypatch.setattr(f"playloom.training.{module}.pick_device", lambda device: device)
     monkeypatch.setattr("torch.set_float32_matmul_precision", lambda _: None)
     make_fabric(LoopConfig(steps=1, device=name))
     options = fabric.Fabric.call_args.kwargs
     assert (options["accelerator"], options["devices"]) == (name.partition(":")[0], devices)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"), [({}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)]
+)
+def test_bfloat16_is_used_where_the_processor_has_it(capabilities, expected, monkeypatch):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities, raising=False)
+    assert LoopConfig(steps=1, device="cpu").bfloat16 is expected
+    assert LoopConfig(steps=1, device="cpu", precision="bf16-mixed").bfloat16
+    assert not LoopConfig(steps=1, device="cpu", precision="32-true").bfloat16
 
 
 def test_previews_and_exports_have_the_averaged_weights(store, tmp_path, monkeypatch):
