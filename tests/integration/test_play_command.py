@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
 from conftest import loud_model, tiny_config
-from engine_toys import prompt_of
+from engine_toys import ThreadedEngine, prompt_of
 from live_toys import TURN, WALK
 from playloom.actions.codec import REST_VALUES
 from playloom.actions.script import parse_script
@@ -22,7 +23,7 @@ from playloom.inference.realtime.clock import VirtualTime
 from playloom.inference.realtime.recorder import write_play
 from playloom.inference.realtime.session import LiveJob, LiveSession, play_live
 from playloom.inference.realtime.state import LiveFrame
-from playloom.inference.session import Session
+from playloom.inference.session import StepInput
 from playloom.inference.types import StepResult
 from playloom.media.action_table import read_actions, write_actions
 from playloom.media.clips import Clip, write_clip
@@ -64,8 +65,26 @@ def said(model, clip, monkeypatch, capsys):
     return run
 
 
-def test_the_same_actions_give_the_frames_of_the_dreamer(tiny_model):
-    engine = Engine(tiny_model, row_delay=1)
+def test_frames_are_decoded_while_the_next_step_runs(tiny_model):
+    actions_SA = np.stack([TURN, WALK, TURN, TURN])
+    wanted = list(Engine(tiny_model, row_delay=1).dream(prompt_of(3), steps=4, actions_SA=actions_SA, seed=3))
+    engine = ThreadedEngine(tiny_model, row_delay=1)
+    engine.hold_frames(4)
+    dreamed = list(engine.dream(prompt_of(3), steps=4, actions_SA=actions_SA, seed=3))
+    engine = ThreadedEngine(tiny_model, row_delay=1)
+    engine.hold_frames(4)
+    played: list[LiveFrame] = []
+    with LiveSession(engine, prompt_of(3), seed=3, time=VirtualTime(), fps=1000) as live:
+        begin, actions = live.begin, iter(actions_SA)
+        live.begin = lambda limit: (live.set_input(next(actions)), begin(limit))[1]  # type: ignore[method-assign]
+        live.run(played.append, ticks=4)
+    for frames in (dreamed, played):
+        assert all((w.frame_HWC == f.frame_HWC).all() for w, f in zip(wanted, frames, strict=True))
+
+
+@pytest.mark.parametrize("kind", [Engine, ThreadedEngine])
+def test_the_same_actions_give_the_frames_of_the_dreamer(tiny_model, kind):
+    engine = kind(tiny_model, row_delay=1)
     actions_SA = np.stack([REST_VALUES, TURN, TURN, WALK, REST_VALUES, TURN])
     wanted = list(engine.dream(prompt_of(3), steps=6, actions_SA=actions_SA, seed=11))
     with LiveSession(engine, prompt_of(3), seed=11, time=VirtualTime()) as live:
@@ -200,14 +219,14 @@ def test_an_empty_script_is_refused_by_the_library():
     [(BadInputError("that did not fit"), "that did not fit"), (RuntimeError("no memory"), "RuntimeError: no memory")],
 )
 def test_a_dream_that_fails_leaves_its_figures(said, tmp_path, monkeypatch, error, sentence):
-    true_step = Session.step
+    true_advance = Engine.advance
 
-    def step(session: Session, action_A: np.ndarray | None = None) -> StepResult:
-        if session.index == 2:
+    def advance(engine: Engine, inputs: list[StepInput]) -> Future[list[StepResult]]:
+        if inputs[0].session.index == 2:
             raise error
-        return true_step(session, action_A)
+        return true_advance(engine, inputs)
 
-    monkeypatch.setattr(Session, "step", step)
+    monkeypatch.setattr(Engine, "advance", advance)
     out = tmp_path / "play"
     code, printed, complaint = said("--headless", "--script", SCRIPT, "--seconds", "9", "--out", str(out))
     assert code == 2 and complaint == f"playloom: the dream failed after 2 frames: {sentence}\n"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine_toys import prompt_of
+from engine_toys import ThreadedEngine, prompt_of
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import BadInputError, PictureError, ResourceError
 from playloom.inference.engine import Engine
@@ -23,9 +23,9 @@ def opened(scheduler, *prompt, **how):
     return scheduler.open(*prompt, **how).result(20)
 
 
-@pytest.fixture
-def scheduler(tiny_model):
-    scheduler = Scheduler(Engine(tiny_model, row_delay=1), sessions=6, batch=3)
+@pytest.fixture(params=[Engine, ThreadedEngine])
+def scheduler(tiny_model, request):
+    scheduler = Scheduler(request.param(tiny_model, row_delay=1), sessions=6, batch=3)
     yield scheduler
     assert scheduler.close(10)
 
@@ -170,8 +170,9 @@ def test_closed_sessions_and_a_closed_scheduler_raise(tiny_model):
         opened(scheduler, prompt_of(1))
 
 
-def test_close_finishes_queued_steps(tiny_model):
-    scheduler = Scheduler(Engine(tiny_model, row_delay=1))
+@pytest.mark.parametrize("kind", [Engine, ThreadedEngine])
+def test_close_finishes_queued_steps(tiny_model, kind):
+    scheduler = Scheduler(kind(tiny_model, row_delay=1))
     handle = opened(scheduler, prompt_of(1))
     futures = [handle.submit(REST_VALUES) for _ in range(5)]
     assert scheduler.close(20)
@@ -254,11 +255,40 @@ def test_live_sessions_share_batches_and_equal_the_engine_s(tiny_model, schedule
         assert report["frames"] == len(player.frames) and not player.errors
 
 
+def test_the_next_step_runs_while_a_frame_is_decoded(tiny_model):
+    engine = ThreadedEngine(tiny_model, row_delay=1)
+    scheduler = Scheduler(engine)
+    permits = engine.permits = threading.Semaphore(0)
+    player = Player(scheduler, opened(scheduler, prompt_of(1)), fps=1000)
+    until(lambda: scheduler.stats.frames == 2)
+    assert not player.frames
+    engine.permits = None
+    permits.release()
+    until(lambda: len(player.frames) > 3)
+    counts = scheduler.run(lambda: (scheduler.wait_for_frames(), len(player.frames), scheduler.stats.frames)).result(20)
+    assert counts[1] == counts[2], "all steps are delivered"
+    assert [frame.sequence for frame in player.frames[:4]] == [0, 1, 2, 3]
+    assert scheduler.close(10)
+
+
+def test_a_frame_that_cannot_be_decoded_ends_its_session(tiny_model, monkeypatch):
+    engine = ThreadedEngine(tiny_model, row_delay=1)
+    scheduler = Scheduler(engine)
+    monkeypatch.setattr(engine.backend, "decode", lambda _: 1 / 0)
+    player = Player(scheduler, opened(scheduler, prompt_of(1)), fps=200)
+    with pytest.raises(ZeroDivisionError):
+        opened(scheduler, prompt_of(1)).submit(REST_VALUES).result(20)
+    until(lambda: player.errors)
+    assert isinstance(player.errors[0], ZeroDivisionError)
+    until(lambda: scheduler.stats.sessions == 0)
+    assert scheduler.close(10)
+
+
 def test_a_live_session_pauses_steps_and_ends_with_its_handle(scheduler):
     player = Player(scheduler, opened(scheduler, prompt_of(1)), fps=100)
     until(lambda: len(player.frames) >= 3)
     player.state.pause()
-    scheduler.run(lambda: None).result(20)
+    scheduler.run(scheduler.wait_for_frames).result(20)
     made = len(player.frames)
     time.sleep(0.05)
     assert len(player.frames) == made
@@ -269,7 +299,7 @@ def test_a_live_session_pauses_steps_and_ends_with_its_handle(scheduler):
     scheduler.wake()
     until(lambda: len(player.frames) > made + 3)
     player.live.handle.close()
-    scheduler.run(lambda: None).result(20)
+    scheduler.run(scheduler.wait_for_frames).result(20)
     made = len(player.frames)
     time.sleep(0.05)
     assert len(player.frames) == made and scheduler.stats.sessions == 0
@@ -300,7 +330,7 @@ def test_frames_that_cannot_be_sent_never_queue(scheduler):
 def test_a_failure_ends_the_live_sessions_it_hit(scheduler, monkeypatch):
     player = Player(scheduler, opened(scheduler, prompt_of(1)), fps=200)
     until(lambda: player.frames)
-    monkeypatch.setattr(scheduler.engine, "step", lambda _: 1 / 0)
+    monkeypatch.setattr(scheduler.engine, "advance", lambda _: 1 / 0)
     until(lambda: player.errors)
     assert isinstance(player.errors[0], ZeroDivisionError)
     scheduler.run(lambda: None).result(20)

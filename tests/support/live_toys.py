@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +12,7 @@ from playloom.actions.codec import REST_VALUES
 from playloom.errors import BadInputError
 from playloom.inference.realtime.clock import VirtualTime
 from playloom.inference.sampling import Sampling
+from playloom.inference.session import StepInput
 from playloom.inference.types import Prompt, StepResult
 
 TURN = REST_VALUES.copy()
@@ -61,6 +65,14 @@ class ToyDreams:
             raise BadInputError(f"seed is {seed}; expected 0 or more")
         self.opened.append(ToyDream(self, prompt, sampling or Sampling(), seed))
         return self.opened[-1]
+
+    def advance(self, inputs: Sequence[StepInput]) -> Future[list[StepResult]]:
+        done: Future[list[StepResult]] = Future()
+        done.set_result([item.session.step(item.action_A) for item in inputs])
+        return done
+
+    def executor(self) -> Executor:
+        return ThreadPoolExecutor(1)
 
     def before_step(self, index: int) -> None:
         spend(self.time, self.cost(index))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import check_values
+from playloom.device import cpu_threads
 from playloom.errors import ActionError, BadInputError
-from playloom.inference.backend import BackendName, choose_backend
+from playloom.inference.backend import BackendName, InlineExecutor, choose_backend
 from playloom.inference.decoder import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import PendingAction, PromptStep, Session, StepInput
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from playloom.inference.torch_backend import TorchBackend
 
 Frame = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None, float | None, StepPrediction | None]
-"""A frame, uint8 [H, W, 3], its codes, int64 [N], their entropy, and the heads' prediction; or none of them."""
+"""A frame, uint8 [H, W, 3], its codes, int64 [N], their entropy, and the heads' prediction; None: missing."""
 
 
 class Engine:
@@ -60,7 +62,7 @@ class Engine:
         self.decoder = self.backend.decoder
         self.device = self.backend.device
         """Device of the networks."""
-        self._lock = threading.RLock()
+        self._lock, self._pixels, self._threads = threading.RLock(), self.executor(), cpu_threads()
 
     def __repr__(self) -> str:
         delay = self.schedule.row_delay
@@ -77,11 +79,31 @@ class Engine:
 
         `entropy`: measure it. `decode` False: generated frames are codes only, which is faster.
         """
+        return self.advance(inputs, entropy=entropy, decode=decode).result()
+
+    def advance(
+        self, inputs: Sequence[StepInput], *, entropy: bool = False, decode: bool = True
+    ) -> Future[list[StepResult]]:
+        """Advance sessions like `step`; return a future of the results as soon as their codes are known.
+
+        With onnxruntime, a batch that leaves a thread free decodes its frames there, while the next step may run.
+        """
         with self._lock, self.backend.call():
             self._prepare(inputs)
             actions = self._actions(inputs)
-            frames = self._frames(inputs, entropy, decode)
-            return [_finish_step(*parts) for parts in zip(inputs, actions, frames, strict=True)]
+            steps = [_result(*parts) for parts in zip(inputs, actions, self._frames(inputs, entropy), strict=True)]
+            beside = len(inputs) < self._threads  # else the passes need all threads
+            done = (self._pixels if beside else InlineExecutor()).submit(self._decode, steps, decode)
+            if done.done():
+                done.result()  # its error comes before the sessions move, so that the step can be repeated
+            for item in inputs:
+                session = item.session
+                session.pending_action, session.finished, session.index = None, item.frame is None, session.index + 1
+            return done
+
+    def executor(self) -> Executor:
+        """Return an executor for work of the model beside the caller's; with torch it runs at once, see its backend."""
+        return self.backend.executor()
 
     def sample_action(self, sessions: Sequence[Session]) -> list[NDArray[np.uint8]]:
         """Sample each session's next action, uint8 [16], as for a policy in the real game; its next step takes it."""
@@ -198,9 +220,14 @@ class Engine:
         try:
             while not all(session.ready for session in sessions):
                 self.prefill(sessions)
+            waiting = deque[Future[list[StepResult]]]()
             for index in range(requests[0].steps):
                 pairs = zip(sessions, requests, strict=True)
-                yield self.step([StepInput(s, r.action(index), r.frame(index)) for s, r in pairs])
+                waiting.append(self.advance([StepInput(s, r.action(index), r.frame(index)) for s, r in pairs]))
+                while waiting and (len(waiting) > 1 or waiting[0].done()):
+                    yield waiting.popleft().result()
+            for steps in waiting:
+                yield steps.result()
         finally:
             for session in sessions:
                 session.close()
@@ -236,7 +263,7 @@ class Engine:
                 item.session.pending_action = PendingAction(values_A, given)
         return [item.session.pending_action for item in inputs if item.session.pending_action is not None]
 
-    def _frames(self, inputs: Sequence[StepInput], entropy: bool, decode: bool) -> list[Frame]:
+    def _frames(self, inputs: Sequence[StepInput], entropy: bool) -> list[Frame]:
         frames: dict[Session, Frame] = {}
         for batch in self._batches(inputs, lambda item: isinstance(item.frame, np.ndarray) or item.frame):
             given = [item.frame for item in batch if isinstance(item.frame, np.ndarray)]
@@ -249,10 +276,16 @@ class Engine:
             else:
                 samplings = [item.session.sampling for item in batch]
                 generated = self.backend.dream_frame(_states(batch), samplings, _sources(batch), entropy=entropy)
-                frames_BHWC = self.backend.decode(generated.codes_BN) if decode else [None] * len(batch)
-                found = list(zip(frames_BHWC, *generated, strict=True))
+                found = list(zip([None] * len(batch), *generated, strict=True))
             frames |= zip((item.session for item in batch), found, strict=True)
         return [frames[item.session] for item in inputs]
+
+    def _decode(self, steps: list[StepResult], decode: bool) -> list[StepResult]:
+        codes = {i: s.codes_N for i, s in enumerate(steps) if decode and s.frame_HWC is None and s.codes_N is not None}
+        if codes:
+            for index, frame_HWC in zip(codes, self.backend.decode(np.stack([*codes.values()])), strict=True):
+                steps[index] = replace(steps[index], frame_HWC=frame_HWC)
+        return steps
 
     def _encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
         self.model.config.tokenizer.check_size(frames_THWC)
@@ -284,11 +317,10 @@ def _given_actions(batch: Sequence[StepInput]) -> NDArray[np.int64]:
     return np.stack([i.action_A for i in batch if i.action_A is not None]).astype(np.int64)
 
 
-def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepResult:
-    session, (frame_HWC, codes_N, entropy, prediction) = item.session, frame
-    session.pending_action, session.finished, session.index = None, item.frame is None, session.index + 1
+def _result(item: StepInput, action: PendingAction, frame: Frame) -> StepResult:
+    frame_HWC, codes_N, entropy, prediction = frame
     return StepResult(
-        index=session.index - 1,
+        index=item.session.index,
         action_A=action.action_A,
         action_given=action.given,
         frame_HWC=frame_HWC,

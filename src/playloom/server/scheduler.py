@@ -10,8 +10,8 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,7 +35,7 @@ _OnError = Callable[[BaseException], None]
 Progress = Callable[[int, int], None]
 """Receives the number of prefilled prompt steps and their total."""
 _CLOSED = "this session was closed; open another one"
-_MAX_UNSENT = 2  # frames of a live session that are being encoded; more would queue
+_MAX_UNSENT = 3  # frames of a live session that are being generated, decoded or encoded; more would queue
 
 
 class CapacityError(ResourceError):
@@ -116,7 +116,7 @@ class Handle:
 
 @dataclass(kw_only=True, eq=False)
 class LiveHandle:
-    """A live session that the scheduler drives; it calls both functions in its own thread.
+    """A live session that the scheduler drives; it calls both functions in its own thread or one of the engine.
 
     `on_frame` returns a future of the sent frame, so that frames never queue. `on_error` receives the error that ended
     the session.
@@ -147,6 +147,7 @@ class Scheduler:
         self._requests: deque[_StepRequest] = deque()
         self._live: list[LiveHandle] = []
         self._last_batch: list[Handle] = []
+        self._delivered: Future[None] | None = None  # done when all steps so far are delivered
         self._capacity = threading.BoundedSemaphore(sessions)
         self._thread = threading.Thread(target=self._run, name="playloom-scheduler", daemon=True)
         self._thread.start()
@@ -187,6 +188,11 @@ class Scheduler:
     def wake(self) -> None:
         """Look at the live sessions again, after one was resumed or stepped."""
         self.run(lambda: None)
+
+    def wait_for_frames(self) -> None:
+        """Wait until all steps so far are delivered; call it in the scheduler's thread."""
+        if self._delivered is not None:
+            wait([self._delivered])
 
     @property
     def alive(self) -> bool:
@@ -250,6 +256,7 @@ class Scheduler:
                 self._prefill_step()
                 self._gather()
                 self._advance()
+            self.wait_for_frames()
         except Exception:  # a bug: fail every waiting future
             log.exception("the scheduler's thread failed")
             gone = ShuttingDownError("the scheduler's thread failed; restart the server")
@@ -304,6 +311,8 @@ class Scheduler:
 
     def _gather(self) -> None:
         """Wait briefly for the sessions of the last batch: one batch of two costs less than two of one."""
+        if self._requests and self._last_batch:
+            self.wait_for_frames()
         end = time.perf_counter() + self.gather
         while self._requests:
             here = {id(request.handle) for request in self._requests}
@@ -320,17 +329,31 @@ class Scheduler:
         self._last_batch = [request.handle for request in batch if request.live is None]
         self.stats.batches[len(batch)] += 1
         try:
-            steps = self.engine.step([request.input for request in batch])
+            decoding = self.engine.advance([request.input for request in batch])
         except Exception as error:
-            for request in batch:
-                _fail(request.done, error)
-                if not isinstance(error, ResourceError):  # only after that one can the session go on
-                    request.handle.close()
+            self._fail_batch(batch, error)
             return
         self.stats.frames += len(batch)
         self.on_batch(len(batch))
-        for request, step in zip(batch, steps, strict=True):
-            request.done.set_result(step)
+        self.wait_for_frames()  # of the batch before
+        self._delivered = Future()
+        decoding.add_done_callback(partial(self._deliver, batch, self._delivered))
+
+    def _deliver(self, batch: Sequence[_StepRequest], delivered: Future[None], done: Future[list[StepResult]]) -> None:
+        """Give the steps to their requests, in the thread that decoded their frames."""
+        try:
+            for request, step in zip(batch, done.result(), strict=True):
+                request.done.set_result(step)
+        except Exception as error:
+            self._fail_batch(batch, error)
+        finally:
+            delivered.set_result(None)
+
+    def _fail_batch(self, batch: Sequence[_StepRequest], error: BaseException) -> None:
+        for request in batch:
+            _fail(request.done, error)
+            if not isinstance(error, ResourceError):  # only after that one can the session go on
+                request.handle.close()
 
     def _next_batch(self) -> list[_StepRequest]:
         due_times, now = self._due_times(), time.perf_counter()
@@ -347,6 +370,7 @@ class Scheduler:
                     batch.append(request)
             elif (step := request.live.state.begin()) is not None:  # it was not paused meanwhile
                 request.action_A = step.action_A
+                request.live.unsent += 1
                 request.done.add_done_callback(partial(self._finish_live, request.live, step))
                 batch.append(request)
         return batch
@@ -355,7 +379,6 @@ class Scheduler:
         if (error := done.exception()) is not None:
             self._end_live(live, error)
             return
-        live.unsent += 1
 
         def sent(done: Future[Any]) -> None:
             live.unsent -= 1

@@ -133,6 +133,7 @@ class LiveConnection:
         manifest = self._manifest(start)
 
         def switch() -> None:
+            self.service.scheduler.wait_for_frames()  # of the old session, with the old manifest
             old = self._live.handle
             if old.closed:
                 handle.close()
@@ -235,7 +236,7 @@ class HttpSession:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def remember(self, done: Future[StepResult]) -> None:
-        """Add a step to the history; runs in the scheduler's thread, also when its request has timed out."""
+        """Add a step to the history, also when its request has timed out; runs in the thread that decoded the frame."""
         if not done.cancelled() and done.exception() is None:
             self.history.add(done.result(), self.manifest)
 

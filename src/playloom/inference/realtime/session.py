@@ -15,6 +15,7 @@ import threading
 import time as machine_time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,13 +31,15 @@ from playloom.inference.engine import Engine
 from playloom.inference.generate import GenerationConfig, Render, build_manifest
 from playloom.inference.realtime.clock import Clock, RealTime
 from playloom.inference.realtime.recorder import write_play
-from playloom.inference.realtime.state import HISTORY, Controller, LiveFrame, LiveState, check_controller
+from playloom.inference.realtime.state import HISTORY, Controller, LiveFrame, LiveState, LiveStep, check_controller
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import Prompt
+from playloom.inference.session import StepInput
+from playloom.inference.types import Prompt, StepResult
 from playloom.media.output_folder import seen_tiles
 
 _POLL = 0.005  # seconds between looks at a paused session
 _LEAD = 0.02  # seconds between starting the script's thread and the first tick
+_Decoding = tuple[LiveStep, Future[list[StepResult]]]
 
 
 class LiveSession(LiveState):
@@ -71,7 +74,7 @@ class LiveSession(LiveState):
             self._check_open()
             step = self.begin(stepped=True)
             assert step is not None, "there is no limit, and a pause is no obstacle"
-            return self.finish(step, self._session.step(step.action_A))
+            return self._finished((step, self._advance(step)))
 
     def run(
         self,
@@ -87,18 +90,33 @@ class LiveSession(LiveState):
         """
         self._check_open()
         limit = None if ticks is None else self._clock.passed + ticks
-        self.start_clock(first_tick)
-        while not (stop() or self.closed) and (limit is None or self._clock.passed < limit):
-            due = self.next_due()
-            if due is None:
-                machine_time.sleep(_POLL)
-                continue
-            self.time.sleep_until(due)
+
+        def advance() -> _Decoding | None:
             with self._turn():
                 step = None if self.closed else self.begin(limit)
-                frame = None if step is None else self.finish(step, self._session.step(step.action_A))
-            if frame is not None:
-                on_frame(frame)
+                return None if step is None else (step, self._advance(step))
+
+        self.start_clock(first_tick)
+        decoding: _Decoding | None = None
+        with self._engine.executor() as thread:
+            while not (stop() or self.closed) and (limit is None or self._clock.passed < limit):
+                due = self.next_due()
+                if due is None:
+                    machine_time.sleep(_POLL)
+                    continue
+                self.time.sleep_until(due)
+                advancing = thread.submit(advance)
+                if decoding is not None:
+                    on_frame(self._finished(decoding))
+                decoding = advancing.result()
+                due = self.next_due()
+                if decoding is not None:
+                    wait([decoding[1]], None if due is None else max(0.0, due - self.time.now()))
+                    if decoding[1].done():
+                        on_frame(self._finished(decoding))
+                        decoding = None
+            if decoding is not None:
+                on_frame(self._finished(decoding))
 
     def restart(self, *, prompt: Prompt | None = None, seed: int | None = None) -> None:
         """Restart at the prompt (None: the same again) and wait until the new session is open; the input stays set.
@@ -137,6 +155,13 @@ class LiveSession(LiveState):
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _advance(self, step: LiveStep) -> Future[list[StepResult]]:
+        return self._engine.advance([StepInput(self._session, step.action_A)])
+
+    def _finished(self, decoding: _Decoding) -> LiveFrame:
+        step, done = decoding
+        return self.finish(step, done.result()[0])
 
     def _check_open(self) -> None:
         if self.closed:

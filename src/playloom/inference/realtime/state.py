@@ -124,13 +124,14 @@ class LiveStep(NamedTuple):
     tick: Tick | None  # None: a single step
     input_at: float | None  # when the input arrived that its frame is the first to show
     began: float
+    restarts: int
 
 
 class LiveState:
     """Clock, input, controller, pause and statistics of one live session.
 
     Any thread may call its methods, except `next_due`, `begin` and `finish`: those are the driver's, which runs the
-    step between `begin` and `finish`.
+    step between `begin` and `finish`. It may begin the next one before it finishes a step.
     """
 
     def __init__(
@@ -251,7 +252,7 @@ class LiveState:
         latest = self._input.read()
         sampled = self._controller == "model" or (self._controller == "both" and latest.resting)
         input_at = None if tick is None or sampled else latest.at
-        return LiveStep(None if sampled else latest.action_A, tick, input_at, self.time.now())
+        return LiveStep(None if sampled else latest.action_A, tick, input_at, self.time.now(), self.restarts)
 
     def finish(self, step: LiveStep, result: StepResult) -> LiveFrame:
         """Count the finished step and return its frame."""
@@ -259,7 +260,7 @@ class LiveState:
         assert result.frame_HWC is not None, "a step of a live session has a frame"
         frame = LiveFrame(
             sequence=self._frames,
-            restarts=self.restarts,
+            restarts=step.restarts,
             time=finished - self._opened,
             frame_HWC=result.frame_HWC,
             codes_N=result.codes_N,
