@@ -93,9 +93,9 @@ def render(recording: Episode):
 
 
 def loop(**settings) -> LoopConfig:
-    """A short deterministic run on one CPU thread."""
+    """A short deterministic run on one CPU thread, in float32 on every processor."""
     short = {"steps": 20, "batch": 4, "log_steps": 1, "device": "cpu", "threads": 1, "warmup_steps": 5}
-    return LoopConfig(**{**short, **settings})
+    return LoopConfig(**{**short, "precision": "32-true", **settings})
 
 
 def world_config(**settings) -> WorldConfig:
