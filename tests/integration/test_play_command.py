@@ -219,14 +219,14 @@ def test_an_empty_script_is_refused_by_the_library():
     [(BadInputError("that did not fit"), "that did not fit"), (RuntimeError("no memory"), "RuntimeError: no memory")],
 )
 def test_a_dream_that_fails_leaves_its_figures(said, tmp_path, monkeypatch, error, sentence):
-    true_advance = Engine.advance
+    true_step = Engine.step_async
 
-    def advance(engine: Engine, inputs: list[StepInput]) -> Future[list[StepResult]]:
+    def step_async(engine: Engine, inputs: list[StepInput]) -> Future[list[StepResult]]:
         if inputs[0].session.index == 2:
             raise error
-        return true_advance(engine, inputs)
+        return true_step(engine, inputs)
 
-    monkeypatch.setattr(Engine, "advance", advance)
+    monkeypatch.setattr(Engine, "step_async", step_async)
     out = tmp_path / "play"
     code, printed, complaint = said("--headless", "--script", SCRIPT, "--seconds", "9", "--out", str(out))
     assert code == 2 and complaint == f"playloom: the dream failed after 2 frames: {sentence}\n"

@@ -330,7 +330,7 @@ def test_frames_that_cannot_be_sent_never_queue(scheduler):
 def test_a_failure_ends_the_live_sessions_it_hit(scheduler, monkeypatch):
     player = Player(scheduler, opened(scheduler, prompt_of(1)), fps=200)
     until(lambda: player.frames)
-    monkeypatch.setattr(scheduler.engine, "advance", lambda _: 1 / 0)
+    monkeypatch.setattr(scheduler.engine, "step_async", lambda _: 1 / 0)
     until(lambda: player.errors)
     assert isinstance(player.errors[0], ZeroDivisionError)
     scheduler.run(lambda: None).result(20)

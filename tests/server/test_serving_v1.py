@@ -108,7 +108,7 @@ def test_a_session_that_a_failure_closed_is_gone(web, monkeypatch):
         f"/v1/sessions/{web.post('/v1/sessions', json={}).json()['token']}/step",
     )
     with monkeypatch.context() as broken:
-        broken.setattr(service.engine, "advance", lambda inputs: 1 / 0)
+        broken.setattr(service.engine, "step_async", lambda inputs: 1 / 0)
         assert web.post(step, json={}).status_code == 500
     service.scheduler.run(lambda: None).result(10)  # the handle is closed before it
     gone = web.post(step, json={})

@@ -42,15 +42,15 @@ class ThreadedEngine(Engine):
     def hold_frames(self, steps: int) -> None:
         """Let each frame of `steps` steps wait until the next step has begun."""
         self.permits = permits = threading.Semaphore(0)
-        true_advance, begun = self.advance, 0
+        true_step, begun = self.step_async, 0
 
-        def advance(inputs, **options):  # type: ignore[no-untyped-def]
+        def step_async(inputs, **options):  # type: ignore[no-untyped-def]
             nonlocal begun
             begun += 1
             if begun > 1:
                 permits.release()
             if begun == steps:
                 permits.release()
-            return true_advance(inputs, **options)
+            return true_step(inputs, **options)
 
-        self.advance = advance  # type: ignore[method-assign]
+        self.step_async = step_async  # type: ignore[method-assign]

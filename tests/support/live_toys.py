@@ -66,7 +66,7 @@ class ToyDreams:
         self.opened.append(ToyDream(self, prompt, sampling or Sampling(), seed))
         return self.opened[-1]
 
-    def advance(self, inputs: Sequence[StepInput]) -> Future[list[StepResult]]:
+    def step_async(self, inputs: Sequence[StepInput]) -> Future[list[StepResult]]:
         done: Future[list[StepResult]] = Future()
         done.set_result([item.session.step(item.action_A) for item in inputs])
         return done

@@ -79,9 +79,9 @@ class Engine:
 
         `entropy`: measure it. `decode` False: generated frames are codes only, which is faster.
         """
-        return self.advance(inputs, entropy=entropy, decode=decode).result()
+        return self.step_async(inputs, entropy=entropy, decode=decode).result()
 
-    def advance(
+    def step_async(
         self, inputs: Sequence[StepInput], *, entropy: bool = False, decode: bool = True
     ) -> Future[list[StepResult]]:
         """Advance sessions like `step`; return a future of the results as soon as their codes are known.
@@ -223,7 +223,7 @@ class Engine:
             waiting = deque[Future[list[StepResult]]]()
             for index in range(requests[0].steps):
                 pairs = zip(sessions, requests, strict=True)
-                waiting.append(self.advance([StepInput(s, r.action(index), r.frame(index)) for s, r in pairs]))
+                waiting.append(self.step_async([StepInput(s, r.action(index), r.frame(index)) for s, r in pairs]))
                 while waiting and (len(waiting) > 1 or waiting[0].done()):
                     yield waiting.popleft().result()
             for steps in waiting:

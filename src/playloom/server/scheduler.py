@@ -329,7 +329,7 @@ class Scheduler:
         self._last_batch = [request.handle for request in batch if request.live is None]
         self.stats.batches[len(batch)] += 1
         try:
-            decoding = self.engine.advance([request.input for request in batch])
+            decoding = self.engine.step_async([request.input for request in batch])
         except Exception as error:
             self._fail_batch(batch, error)
             return

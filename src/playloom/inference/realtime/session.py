@@ -157,7 +157,7 @@ class LiveSession(LiveState):
         self.close()
 
     def _advance(self, step: LiveStep) -> Future[list[StepResult]]:
-        return self._engine.advance([StepInput(self._session, step.action_A)])
+        return self._engine.step_async([StepInput(self._session, step.action_A)])
 
     def _finished(self, decoding: _Decoding) -> LiveFrame:
         step, done = decoding
