@@ -16,7 +16,8 @@ from typing import Any
 
 from playloom.actions.codec import Schema
 from playloom.actions.script import Action, as_script
-from playloom.errors import CheckpointError, import_extra
+from playloom.atomic_io import ensure_writable
+from playloom.errors import BadInputError, CheckpointError, import_extra
 from playloom.games import render
 from playloom.inference.backend import BackendName
 from playloom.inference.engine import Engine
@@ -28,7 +29,7 @@ from playloom.media.images import ResizeMode
 from playloom.media.output_folder import GeneratedClip
 from playloom.models.card import CARD
 from playloom.models.decode_order import DecodeOrder
-from playloom.models.folder import FILES, bundled_models, copy_model
+from playloom.models.folder import FILES, bundled_models, copy_model, model_folder
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_HEADER = "---\nlibrary_name: playloom\ntags: [world-model]\n---\n"
@@ -129,8 +130,12 @@ class Model:
     def _start(
         self, prompt: str | Path | Prompt | None, sampling: Sampling | None, context: int | None, **options: Any
     ) -> dict[str, Any]:
+        if isinstance(prompt, Prompt) and (context, options["start_step"]) != (None, None):
+            raise BadInputError("context and start_step do not apply to a Prompt; cut its frames and actions instead")
+        folder, bundled = self.engine.model.folder, {model_folder(name): name for name in bundled_models()}
         return {
-            "model": self.name if self.name in bundled_models() else None,
+            "model": None if folder is None else bundled.get(folder, str(folder)),
+            "backend": self.engine.backend.name,
             "prompt": str(prompt) if isinstance(prompt, Path) else prompt,
             "context": self.engine.model.config.transformer.context_steps if context is None else context,
             "decode_order": self.engine.schedule.row_delay,
@@ -144,6 +149,7 @@ class Model:
         Where onnxruntime runs the model, its files are copied.
         """
         world_model = self.engine.model
+        ensure_writable(Path(folder) / "model.json")
         if not world_model.networks:
             assert world_model.folder is not None
             copy_model(world_model.folder, Path(folder))
@@ -216,16 +222,12 @@ def load(
         PlayloomError: when the device is not there, or has too little memory.
     """
     if isinstance(model, str) and _HUB_ID.fullmatch(model) and not Path(model).parent.exists():
+        hub = import_extra("huggingface_hub", "hub")
         options = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        model = _download(model, options)
+        try:
+            model = str(hub.snapshot_download(model, allow_patterns=list(FILES), **options))
+        except (OSError, ValueError) as error:  # base classes of the Hub's and the network's errors
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{model} cannot be loaded from the Hugging Face Hub: {reason:.300}") from error
     name = None if model is None else str(model)
     return Model(open_engine(name, device=device, decode_order=decode_order, backend=backend))
-
-
-def _download(repo_id: str, options: Mapping[str, Any]) -> str:
-    hub = import_extra("huggingface_hub", "hub")
-    try:
-        return str(hub.snapshot_download(repo_id, allow_patterns=list(FILES), **options))
-    except (OSError, ValueError) as error:  # base classes of the Hub's and the network's errors
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{repo_id} cannot be loaded from the Hugging Face Hub: {reason:.300}") from error

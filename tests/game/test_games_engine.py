@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -181,7 +182,8 @@ def test_recording_goes_on_after_a_kill(tmp_path: Path) -> None:
         "from pathlib import Path; from playloom.games.recorder import record_episodes\n"
         f"if __name__ == '__main__': record_episodes(Path({str(tmp_path)!r}), 90 / 36000, 7, 1, None, 30)"
     )
-    child = subprocess.Popen([sys.executable, "-c", script])
+    (temporary := tmp_path / "temporary").mkdir()
+    child = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(temporary)})
     deadline = time.monotonic() + 60
     while not list_episodes(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -190,6 +192,7 @@ def test_recording_goes_on_after_a_kill(tmp_path: Path) -> None:
     time.sleep(1.5)  # an episode that was under way in a process of its own may still be written
     before = {path: path.stat().st_mtime_ns for path in list_episodes(tmp_path)}
     assert 1 <= len(before) < 3
+    assert not [*temporary.glob("playloom-game-*")], "the game, whose parent is gone, removes its folder"
     reports: list[tuple[int, ...]] = []
     paths = record_episodes(tmp_path, 90 / 36000, 7, 1, lambda *now: reports.append(now), 30)
     assert [load_episode(path).meta.seed for path in paths] == [7, 8, 9]

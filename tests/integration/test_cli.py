@@ -19,6 +19,7 @@ from playloom.actions.codec import REST_VALUES, Schema
 from playloom.atomic_io import next_free_path
 from playloom.cli import common, evaluate
 from playloom.cli.app import app
+from playloom.data.dataset import FrameDataset
 from playloom.errors import BadInputError
 from playloom.media.clips import Clip, write_clip
 from playloom.media.images import ResizeMode
@@ -111,6 +112,8 @@ def ended(tmp_path_factory) -> dict[str, list]:
         ("import nowhere", "nowhere"),
         ("import . --shard join --mask 0,0,9,9", "--mask does not apply to --shard join"),
         ("import . --shard join --strict", "--strict does not apply to --shard join"),
+        ("import . --tokenizer arena-live --preset tiny", "--preset does not apply to --tokenizer"),
+        ("import . --cluster --workers 2", "--workers does not apply to --cluster"),
     ],
 )
 def test_a_wrong_flag_is_one_sentence_without_torch(ended, words, said):
@@ -134,6 +137,17 @@ def test_the_choices_are_those_of_the_library():
     assert set(get_args(evaluate.Player)) == set(PLAYERS) and set(choices("variant")) == set(VARIANTS)
     assert set(get_args(get_args(common.Schema)[0])) == {*get_args(Schema), "auto"}
     assert get_args(get_args(common.Resize)[0]) == get_args(ResizeMode)
+
+
+def test_prompts_are_selected_from_validation_where_no_episode_is_for_testing(tmp_path):
+    """An import of fewer than twenty recordings has none."""
+    writer = FrameDataset.create(tmp_path / "data", 40, height=8, width=16, state_columns=())
+    for split in ("train", "validation"):
+        frames = np.random.default_rng(0).integers(0, 255, (20, 8, 16, 3)).astype(np.uint8)
+        writer.append_episode(frames, np.zeros((20, 16), np.uint8), np.zeros((20, 0), np.float32), {"split": split})
+    writer.finish()
+    done = run("view", tmp_path / "data", "--select-prompts", 1, "--out", tmp_path / "out")
+    assert done.exit_code == 0 and json.loads((tmp_path / "out/prompt.json").read_text())["split"] == "validation"
 
 
 def test_only_an_earlier_result_is_numbered(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import playloom
 from conftest import loud_model, tiny_config
 from engine_toys import action, prompt_of
 from playloom.actions.codec import REST_VALUES, values_to_rows
-from playloom.errors import ActionError, BadInputError, CheckpointError, MissingExtraError
+from playloom.errors import ActionError, BadInputError, CheckpointError, MissingExtraError, StorageError
 from playloom.media.clips import read_dream_clip
 from playloom.media.images import read_picture
 from playloom.models.checkpoint import save_model
@@ -171,10 +171,31 @@ def test_a_model_is_saved_and_loaded_again(model, tmp_path):
     assert np.array_equal(again.dream(prompt, "forward for 2").frames, model.dream(prompt, "forward for 2").frames)
 
 
+@pytest.mark.parametrize("options", [{"start_step": 1}, {"context": 2}])
+def test_what_does_not_apply_to_a_prompt_is_refused(model, options):
+    for start in (model.dream, model.open):
+        with pytest.raises(BadInputError, match="do not apply to a Prompt"):
+            start(prompt_of(4), **options)
+
+
+def test_a_place_that_cannot_hold_a_model_is_one_sentence(model, tmp_path):
+    (tmp_path / "file").touch()
+    for one in (model, playloom.load("arena-live")):
+        with pytest.raises(StorageError, match="choose another place"):
+            one.save_pretrained(tmp_path / "file")
+
+
 def test_float16_is_kept_where_it_is_exact(tmp_path):
     bundled = playloom.load("arena-live")
     bundled.save_pretrained(tmp_path)
     assert playloom.load(tmp_path).engine.model.fingerprint == bundled.engine.model.fingerprint
+
+
+def test_the_command_of_a_clip_names_its_model_and_backend(tmp_path):
+    playloom.load("arena-live").save_pretrained(tmp_path / "own")
+    for model, name in (("arena-live", "arena-live"), (tmp_path / "own", str(tmp_path / "own"))):
+        clip = playloom.load(model, backend="onnx").dream("plaza-explorer", "rest", steps=1)
+        assert f"--model {name} " in clip.request["command"] and "--backend onnx " in clip.request["command"]
 
 
 def test_a_model_of_the_hub_is_loaded_from_its_cache(folder, model, tmp_path, monkeypatch):

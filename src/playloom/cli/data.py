@@ -96,6 +96,10 @@ def import_command(
 
         _print_imported(join_datasets(recordings, out), out, tokenizer, report=False)
         return
+    if tokenizer is not None:
+        common.refuse(call, ("preset",), "does not apply to --tokenizer, which decides the sizes")
+    if cluster:
+        common.refuse(call, ("workers",), "does not apply to --cluster")
     parallel: dict[str, Any] = {"workers": workers, "cluster": cluster, "shard": _part(shard)}
     skipped: list[str] = []
     left = f"the same command continues: {out}"
@@ -245,7 +249,8 @@ def view_command(
     verify: Annotated[bool, typer.Option(help="Compare the frames with the recorded hash.")] = True,
     figures: Annotated[bool, typer.Option(help="Only print statistics of the players.")] = False,
     select_prompts: Annotated[
-        int | None, typer.Option(min=1, help="Only save this many prompts from a frame store's test episodes.")
+        int | None,
+        typer.Option(min=1, help="Only save this many prompts from a frame store's test (else validation) episodes."),
     ] = None,
 ) -> None:
     """Render a recording with the drawn controller: a contact sheet and a video."""
@@ -253,12 +258,13 @@ def view_command(
         common.refuse(call, ("out", "episodes", "every", "verify"), "does not apply to --figures")
     if select_prompts is not None:
         common.refuse(call, ("figures", "episodes", "every", "verify"), "does not apply to --select-prompts")
+        from playloom.data import prompt_selection
         from playloom.data.dataset import FrameDataset
-        from playloom.data.prompt_selection import save_chosen
-        from playloom.data.prompt_selection import select_prompts as select
 
         store = FrameDataset.open(recording)
-        for path in save_chosen(store, select(store, store.of_split("test"), count=select_prompts), out):
+        spans = store.of_split("test") or store.of_split("validation")  # of few recordings none is for testing
+        chosen = prompt_selection.select_prompts(store, spans, count=select_prompts)
+        for path in prompt_selection.save_chosen(store, chosen, out):
             typer.echo(path)
         return
     from playloom.data.recording import load_episode
@@ -285,24 +291,19 @@ def view_command(
 
 
 def _print_figures(paths: list[Path]) -> None:
-    from collections import defaultdict
-
     from playloom.actions.controller import CONTROLS
-    from playloom.data.recording import Episode, load_episode
+    from playloom.data.recording import load_episode
     from playloom.evaluation.online.metrics import play_statistics
 
-    by_style: dict[str, list[Episode]] = defaultdict(list)
-    for path in paths:
-        episode = load_episode(path)
-        by_style[episode.meta.style].append(episode)
-    by_style["all"] = [episode for group in by_style.values() for episode in group]
-    columns = [play_statistics(group) for group in by_style.values()]
+    episodes = [load_episode(path) for path in paths]
+    styles = [*dict.fromkeys(episode.meta.style for episode in episodes), "all"]
+    columns = [play_statistics([one for one in episodes if style in (one.meta.style, "all")]) for style in styles]
     digits = {"steps": ".0f", "reversals a second": ".2f", **{control.name: ".2%" for control in CONTROLS}}
     rows = [
         [name, *(f"{column[name]:{digits.get(name, '.1%')}}".replace("%", " %") for column in columns)]
         for name in columns[0]
     ]
-    typer.echo(common.text_table(["figure", *by_style], rows))
+    typer.echo(common.text_table(["figure", *styles], rows))
 
 
 def capture_command(

@@ -260,6 +260,13 @@ class TokenDataset(_Dataset):
         return DatasetWriter(Path(folder), "tokens", total_frames, row, state_columns, tokenizer=tokenizer)
 
 
+def stored_episodes(folder: Path) -> list[Mapping[str, Any]]:
+    """Return the metadata of the episodes that a finished or unfinished dataset in a folder has."""
+    found = [path for path in (folder / INDEX, folder / JOURNAL) if path.exists()]
+    indices = [read_json(path, RecordingError, f"remove {folder} and start again") for path in found]
+    return [episode["meta"] for index in indices for episode in index["episodes"]]
+
+
 def join_datasets(folder: Path, out: Path) -> FrameDataset | TokenDataset:
     """Join the parts of one import, each in a folder of its own, into one dataset; RecordingError if they differ."""
     places = {path.parent for name in (INDEX, JOURNAL) for path in folder.glob(f"*/{name}")}
@@ -301,7 +308,7 @@ def _read(folder: Path, kind: str | None = None) -> tuple[dict[str, Any], NDArra
         path = folder / f"{name}.npy"
         try:
             columns[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # NumPy reads the head of a file as Python
             raise RecordingError(f"{path} cannot be read ({error}); prepare the dataset again") from error
     try:
         if kind == "tokens" and "tokenizer" not in index:

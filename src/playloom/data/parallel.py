@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
+import tempfile
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import starmap
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,6 +53,15 @@ def map_ordered(
             for process in list((pool._processes or {}).values()):
                 process.kill()
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """Make a hidden folder for files of `write_rows`; that of a killed process is removed first."""
+    for left in folder.glob(".rows-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".rows-") as scratch:
+        yield Path(scratch)
 
 
 def write_rows(path: Path, rows: Iterable[NDArray[Any]], count: int) -> int:

@@ -289,15 +289,15 @@ class _Part:
         last = len(dataset.spans) - 1
         if episode is not None and episode > last:
             raise RecordingError(f"there is no episode {episode} in {dataset.folder}; expected 0 to {last}")
-        default = (*dataset.of_split("validation"), *dataset.spans)[0]
-        rows = (default if episode is None else dataset.spans[episode]).rows
+        ordered = (*dataset.of_split("validation"), *dataset.spans) if episode is None else (dataset.spans[episode],)
+        rows = next((span for span in ordered if span.length >= self.context), ordered[0]).rows
         clip = Clip(dataset.frames_FHWC[rows], np.array(dataset.actions_FA[rows]))
         return self.of_clip(str(dataset.folder), clip)
 
     def of_video(self, path: Path) -> PromptData:
         recording = VideoLog(path, ImportOptions(frame_size=self.frame_size, schema=self.schema))
         run = find_runs(recording.times_F)[0]
-        first, at, stop = self.rows(str(path), run.steps, self.context - 1, least=1)
+        first, at, stop = self.rows(str(path), run.steps, min(self.context, run.steps) - 1, least=1)
         actions_TA = np.tile(REST_VALUES, (stop, 1))
         notes = ["it has no log of its input: the actions of its pictures are rest"]
         if any(path.with_suffix(ending).is_file() for ending in TABLE_ENDINGS):

@@ -8,7 +8,6 @@ Renderer and encoder are arguments. Rendering processes write files, so no pictu
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, check_values, mirror_values
 from playloom.data.dataset import DatasetWriter, FrameDataset, Progress, TokenDataset
-from playloom.data.parallel import map_ordered, write_rows
+from playloom.data.parallel import map_ordered, scratch_folder, write_rows
 from playloom.errors import ConfigError, RecordingError
 from playloom.json_io import from_mapping, read_json, write_json
 from playloom.media.clips import read_npz, write_npz
@@ -249,8 +248,8 @@ def _fill(writer: DatasetWriter, jobs: list[_Job], convert: _Convert, workers: i
     starts = np.cumsum([0, *(job.episode.meta.steps for job in jobs)]).tolist()
     pairs = zip(starts, jobs, strict=False)
     todo = [(start, job) for start, job in pairs if not writer.has(start, job.episode.meta.steps, job.meta)]
-    with tempfile.TemporaryDirectory(dir=writer.folder, prefix=".frames-") as scratch:
-        calls = ((job.episode, job.render, Path(scratch) / f"{start}.npy") for start, job in todo)
+    with scratch_folder(writer.folder) as scratch:
+        calls = ((job.episode, job.render, scratch / f"{start}.npy") for start, job in todo)
         files = map_ordered(render_file, calls, workers=workers)
         for (start, (episode, _, meta)), path in zip(todo, files, strict=True):
             data = convert(np.load(path, mmap_mode="r", allow_pickle=False))

@@ -12,6 +12,7 @@ import numpy as np
 
 from playloom import __version__
 from playloom.actions.codec import ACTION_SLOTS, decode_values, encode_named
+from playloom.atomic_io import ensure_writable
 from playloom.data.parallel import map_ordered
 from playloom.data.recording import (
     STATE_COLUMNS,
@@ -24,7 +25,7 @@ from playloom.data.recording import (
     save_episode,
 )
 from playloom.device import usable_cores
-from playloom.errors import BadInputError, ConfigError, GameError, RecordingError, check_whole, import_extra
+from playloom.errors import ConfigError, GameError, RecordingError, check_whole, import_extra
 from playloom.games.arena.engine import GameProcess, GameSpec
 from playloom.games.arena.env import GAME_NAME, new_frame_hash
 from playloom.games.arena.maps import VARIANTS, variant_of
@@ -105,10 +106,8 @@ def record_plans(
     """Record exactly these episodes; see `record_episodes`."""
     import_extra("vizdoom", "game")
     folder = Path(folder).resolve()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInputError(f"{folder} cannot be made ({error.strerror}); choose another --out") from error
+    ensure_writable(folder / "episode")
+    folder.mkdir(parents=True, exist_ok=True)
     plan_of = {plan.seed: plan for plan in plans}
     present: dict[int, Path] = {}  # complete episodes by seed; a damaged one counts as absent
     for path in list_episodes(folder):

@@ -6,8 +6,8 @@ Columns are found by name, so their order is free; written files have the schema
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -26,13 +26,9 @@ _COLUMNS: dict[str, tuple[str, ...]] = {"named": tuple(control.name for control 
 
 
 def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> Script:
-    """Read a CSV of actions, with notes on the detected schema, ignored columns and rounded values.
-
-    It is UTF-8, separated by commas, or by semicolons or tabs (then with decimal commas too).
-    """
+    """Read a CSV of actions, with notes on the detected schema, ignored columns and rounded values."""
     check_schema(schema)
     header, rows = _read_cells(Path(path))
-    _check_cells(path, header, rows)
     ignored = [name for name in header if name not in (*SLOT_NAMES, STEP_COLUMN)]
     notes = [f"{path}: ignored the columns {', '.join(ignored)}, which are no controls"] if ignored else []
     numbers_TA = _numbers(path, header, rows)  # columns in slot order
@@ -76,13 +72,22 @@ def read_inputs(text: str, schema: Schema | Literal["auto"], steps: int | None) 
     return parse_script(text, steps)
 
 
+def csv_rows(path: Path) -> Iterator[list[str]]:
+    """Give the cells of every row that has any, the header first.
+
+    It is UTF-8, separated by commas, or by semicolons or tabs; a spreadsheet that writes these writes 0,5 for a half.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        head = next((line for line in file if line.strip()), "")
+        separator = next((mark for mark in ";\t" if mark in head and "," not in head), ",")
+        for cells in csv.reader(itertools.chain([head], file), delimiter=separator):
+            if any(map(str.strip, cells)):
+                yield cells if separator == "," else [cell.replace(",", ".") for cell in cells]
+
+
 def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        first = text.lstrip().partition("\n")[0]
-        separator = next((mark for mark in ";\t" if mark in first and "," not in first), ",")
-        cells = csv.reader(io.StringIO(text), delimiter=separator)
-        lines = [[cell.strip() for cell in row] for row in cells if any(row)]
+        lines = [[cell.strip() for cell in row] for row in csv_rows(path)]
     except FileNotFoundError as error:
         raise ActionError(f"there is no file {path}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -90,12 +95,6 @@ def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
     if len(lines) < 2:
         raise ActionError(f"{path} holds no actions; expected a header step,{','.join(_COLUMNS['named'])} and rows")
     header, rows = lines[0], lines[1:]
-    if separator != ",":  # a spreadsheet that writes these writes 0,5 for a half
-        rows = [[cell.replace(",", ".") for cell in row] for row in rows]
-    return header, rows
-
-
-def _check_cells(path: Path | str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
             raise ActionError(f"{path} row {number} has {len(row)} cells; the header has {len(header)}")
@@ -112,6 +111,7 @@ def _check_cells(path: Path | str, header: Sequence[str], rows: Sequence[Sequenc
         expected = str(int(cells[0]) + index) if cells[0].isdecimal() else "a whole number"
         if not cell.isdecimal() or int(cell) != int(cells[0]) + index:
             raise ActionError(f"{path} row {index + 1}: step is {cell!r}; expected {expected}, one row per step")
+    return header, rows
 
 
 def _numbers(path: Path | str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ Generated tiles get the watermark here; the manifest is added when the file is w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import zip_longest
@@ -146,14 +146,13 @@ def contact_sheet(
 
 
 def film_frames(
-    rows: Iterable[Sequence[Tile]], *, kinds: Iterable[Kind], title: str = "", enlarged: int = 1
+    rows: Iterable[Sequence[Tile]], *, kinds: Collection[Kind], title: str = "", enlarged: int = 1
 ) -> Iterator[NDArray[np.uint8]]:
     """Draw one frame of an animation for each row of tiles; only the last tile of a row keeps its controllers."""
-    legend = tuple(kinds)
     for tiles in rows:
         row = [*(replace(tile, pads=()) for tile in tiles[:-1]), tiles[-1]]
         width = enlarged * row[0].frame_HWC.shape[1]
-        yield contact_sheet([row], title=title, tile_width=width, kinds=legend)
+        yield contact_sheet([row], title=title, tile_width=width, kinds=kinds)
 
 
 def wrap(tiles: Sequence[Tile], columns: int = 10) -> list[list[Tile]]:

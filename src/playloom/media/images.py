@@ -201,12 +201,12 @@ def _decode(image: Image.Image, name: str) -> Picture:
     with suppress(BadInputError):  # the text of another program or of a later version
         manifest = Manifest.from_json(text) if isinstance(text, str) else None
     upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):  # 16 bits a channel: convert() would clip all but the darkest to white
+        upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
     if upright.has_transparency_data:
         notes.append("its transparency was put on black")
         layer = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
-    if upright.mode.startswith("I"):  # 16 bits a channel: convert() would clip all but the darkest to white
-        upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
     return Picture(np.array(upright.convert("RGB")), tuple(notes), manifest, image.format or "")
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -174,9 +175,10 @@ def test_pictures_in_the_rows_and_the_sixteen_controls(tmp_path):
         picture = {"bytes": data.getvalue(), "path": None}
         table.append({"episode_index": 0, "frame_index": row, "action": action, "observation.image": picture})
     write_rows(root / "data/chunk-000/episode_000000.parquet", table)
-    dataset, _ = import_recordings(root, tmp_path / "out", OPTIONS)
-    assert levels_of(dataset.frames_FHWC) == [0, 40, 80, 120]
-    assert named_controls(dataset) == {"left_stick_y": [1] * 4} and dataset.state_columns == ()
+    for schema in ("named", "auto"):
+        dataset, _ = import_recordings(root, tmp_path / schema, replace(OPTIONS, schema=schema))
+        assert levels_of(dataset.frames_FHWC) == [0, 40, 80, 120]
+        assert named_controls(dataset) == {"left_stick_y": [1] * 4} and dataset.state_columns == ()
 
 
 def test_what_cannot_be_used_is_named(tmp_path):

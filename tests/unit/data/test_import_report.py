@@ -62,6 +62,7 @@ def test_the_figures_are_those_of_the_data_set(folder):
     assert not {"left_stick_x", "left_stick_y", "button_A"} & set(unused)
     assert row(card, "health = 3") == ["0.2", "5.0%"] and row(card, "health = 100") == ["3.8", "95.0%"]
     assert "f9" not in card and "nolog.mkv has no log" in card and "nolog.mkv has no log" in report
+    assert str(folder.parent).replace("_", "\\_") not in card and str(folder.parent) not in report
     assert row(card, "mapping") == ["wasd-mouse + xinput (2)"]
 
 

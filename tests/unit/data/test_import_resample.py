@@ -60,6 +60,11 @@ def test_a_stick_is_the_mean_over_time_and_a_trigger_the_maximum():
     assert found[:, 1] == pytest.approx([0.9, 0.1, 0.1, 0.1])
 
 
+def test_a_number_that_is_no_stick_is_the_one_farthest_from_rest():
+    turns = [(0, "action_0", -1), (0.03, "action_0", 0), (0.1, "action_0", 0.3), (0.15, "action_0", -0.6)]
+    assert steps(turns, ["action_0"]) == [[-1], [pytest.approx(-0.6)], [pytest.approx(-0.6)], [pytest.approx(-0.6)]]
+
+
 def test_states_are_sums_maxima_or_the_last_value_when_the_picture_is_shown():
     nan = float("nan")
     columns = ["state:reward", "state:terminated", "state:ammo"]

@@ -12,6 +12,7 @@ from pyarrow import parquet
 from import_toys import levels_of, video_at
 from playloom.actions.codec import decode_values
 from playloom.actions.controller import CONTROLS
+from playloom.data.dataset import FrameDataset
 from playloom.data.importing.build import find_recordings, import_recordings
 from playloom.data.importing.files import video_pictures, video_times
 from playloom.data.importing.recordings import ImportOptions
@@ -106,6 +107,20 @@ def test_units_of_time_are_found_from_the_length_of_the_video(tmp_path, unit, ze
     assert column(dataset, "button_A") == [1, 1] + [0] * 17 + [1]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_of_a_spreadsheet_may_have_decimal_commas_and_empty_rows(tmp_path, separator):
+    rows = "time,key,down\n0.05,space,1\n0.15,space,0\n,,\n  \n"
+    log = rows if separator == "," else rows.replace(",", separator).replace(".", ",")
+    dataset, _ = imported(at(tmp_path / "in", log))
+    assert column(dataset, "button_A")[:3] == [1, 1, 0]
+
+
+def test_the_column_ts_names_no_unit(tmp_path):
+    """Its `s` is no unit: these are milliseconds."""
+    dataset, _ = imported(at(tmp_path / "in", "ts,key,down\n50,space,1\n150,space,0\n1900,x,1\n"))
+    assert column(dataset, "button_A")[:3] == [1, 1, 0]
+
+
 def test_a_clock_without_a_known_start_is_said(tmp_path):
     """Seconds since the machine was started, for example."""
     at(tmp_path / "in", "time,key,down\n" + "".join(f"{98765.4 + t},{k},{v}\n" for t, k, v in EVENTS))
@@ -153,6 +168,9 @@ def test_rows_of_the_sixteen_controls_at_sixty_a_second(tmp_path):
     assert column(dataset, "left_stick_y") == [1] * 20
     assert column(dataset, "right_stick_x") == pytest.approx([0.625] * 10 + [-0.15] * 10)
     assert column(dataset, "button_B") == [float(step == 5) for step in range(20)]
+    (tmp_path / "out").rename(tmp_path / "before")
+    again, notes = imported(tmp_path / "in", schema="auto")
+    assert (again.actions_FA == dataset.actions_FA).all() and "is read in the named schema: " in " ".join(notes)
 
 
 def test_rows_in_parquet_with_rewards_and_a_state(tmp_path):
@@ -288,13 +306,25 @@ def test_an_import_that_was_stopped_between_two_clips_goes_on(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, progress=stop)
+    (killed := tmp_path / "out" / ".rows-killed").mkdir()
+    (killed / "0.npy").touch()
     seen = []
     dataset, _ = import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, progress=lambda *at: seen.append(at))
-    assert seen == [(40, 40)]  # only the last clip was missing
+    assert seen == [(40, 40)] and not killed.exists()  # only the last clip was missing
     once, _ = import_recordings(tmp_path / "in", tmp_path / "once", OPTIONS)
     assert (dataset.frames_FHWC == once.frames_FHWC).all() and (dataset.actions_FA == once.actions_FA).all()
     assert column(dataset, "left_stick_y") == ([0] * 5 + [1] * 11 + [0] * 4) * 2
     assert near(levels_of(dataset.frames_FHWC)[20:], [20 + 4 * step for step in (*range(10), *range(20, 30))])
+
+
+def test_an_unfinished_recording_of_an_environment_is_not_replaced(tmp_path):
+    writer = FrameDataset.create(tmp_path / "out", 9, height=12, width=16, state_columns=())
+    rows = np.zeros((2, 12, 16, 3), np.uint8), np.zeros((2, 16), np.uint8), np.zeros((2, 0), np.float32)
+    writer.append_episode(*rows, {"game": "CarRacing-v3", "episode": 0})
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(RecordingError, match="unfinished recording"):
+        imported(at(tmp_path / "in", "time,key,down\n0.05,w,1\n1.5,w,0\n"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

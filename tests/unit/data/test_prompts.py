@@ -209,6 +209,25 @@ def test_an_episode_of_a_frame_dataset(tmp_path, clip):
         load_prompt(tmp_path / "2", **where)
 
 
+def test_the_first_episode_that_is_long_enough_is_the_prompt(tmp_path, clip):
+    """An import is cut where the window lost focus, so its first clip may have two steps."""
+    writer = FrameDataset.create(tmp_path, 2 + STEPS, height=SIZE[0], width=SIZE[1], state_columns=())
+    for steps in (2, STEPS):
+        states_TS, meta = np.zeros((steps, 0), np.float32), {"split": "validation"}
+        writer.append_episode(clip.frames_THWC[:steps], clip.actions_TA[:steps], states_TS, meta)
+    writer.finish()
+    assert len(load_prompt(tmp_path, context=4, frame_size=SIZE).frames_THWC) == 4
+    with pytest.raises(RecordingError, match="too short"):
+        load_prompt(tmp_path / "0", context=4, frame_size=SIZE)
+
+
+def test_a_video_shorter_than_the_context_is_a_shorter_context(tmp_path):
+    write_mp4(tmp_path / "short.mp4", np.zeros((3, 16, 32, 3), np.uint8))
+    prompt = load_prompt(tmp_path / "short.mp4", context=10, frame_size=(16, 32))
+    assert (len(prompt.frames_THWC), prompt.start_step) == (3, 2)
+    assert "3 steps long, not 10" in " ".join(prompt.notes)
+
+
 def test_a_video_gives_ten_pictures_a_second_and_the_input_of_its_log(tmp_path):
     video = tmp_path / "play.mp4"
     write_mp4(video, (np.full((16, 32, 3), 8 * index, np.uint8) for index in range(30)), frames_per_second=20)

@@ -84,8 +84,8 @@ def test_damage_is_one_sentence(tmp_path):
     with pytest.raises(RecordingError, match="tokens"):
         FrameDataset.open(tmp_path)
     whole = (tmp_path / "tokens.npy").read_bytes()
-    for size in (500, 0):
-        (tmp_path / "tokens.npy").write_bytes(whole[:size])
+    for data in (whole[:500], b"", whole.replace(b")", b" ", 1)):
+        (tmp_path / "tokens.npy").write_bytes(data)
         with pytest.raises(RecordingError, match=r"tokens\.npy"):
             TokenDataset.open(tmp_path)
     np.save(tmp_path / "tokens.npy", np.zeros((3, SLOTS), np.uint16))
@@ -165,7 +165,7 @@ def test_both_ways_to_codes_agree_with_the_tokenizer(tmp_path):
     assert (long.states_FS == short.states_FS).all()
     codes = tokenizer.encode(torch.from_numpy(np.array(frames.frames_FHWC))).numpy()
     assert (long.tokens_FN == codes).all()
-    assert not list((tmp_path / "b").glob(".frames-*"))
+    assert not list((tmp_path / "b").glob(".rows-*"))
 
 
 def test_codes_of_other_frames_take_the_place_of_interrupted_ones(tmp_path):

@@ -51,8 +51,9 @@ def test_transparency_goes_on_black_and_is_said(tmp_path, mode):
 
 def test_grey_sixteen_bit_and_four_ink_pictures(tmp_path):
     deep = (np.arange(256, dtype=np.uint16) * 256).reshape(16, 16)
-    Image.fromarray(deep).save(tmp_path / "deep.png")
-    assert (read_picture(tmp_path / "deep.png").frame_HWC[..., 1] == (deep >> 8)).all()
+    for options in ({}, {"transparency": 7}):
+        Image.fromarray(deep).save(tmp_path / "deep.png", **options)
+        assert (read_picture(tmp_path / "deep.png").frame_HWC[..., 1] == (deep >> 8)).all()
     Image.new("L", (3, 3), 77).save(tmp_path / "grey.png")
     assert (read_picture(tmp_path / "grey.png").frame_HWC == 77).all()
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "ink.jpg")

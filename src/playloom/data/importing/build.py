@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
+import os
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.atomic_io import folder_lock
-from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress, TokenDataset, split_of
+from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress, TokenDataset, split_of, stored_episodes
 from playloom.data.importing.clock import ClockCorrection, ClockEstimate, estimate_clock
 from playloom.data.importing.episode_datasets import LeRobot, Minari
 from playloom.data.importing.files import reading
@@ -38,7 +38,7 @@ from playloom.data.importing.recordings import (
 from playloom.data.importing.report import REPORT, write_report
 from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_runs, resample
 from playloom.data.importing.video_log import VideoLog
-from playloom.data.parallel import map_ordered
+from playloom.data.parallel import map_ordered, scratch_folder
 from playloom.errors import BadInputError, PlayloomError, RecordingError, ResourceError, StorageError, did_you_mean
 from playloom.media.images import fit_picture
 
@@ -133,7 +133,9 @@ def import_recordings(
     dataset = build.open()
     if report and not (ready and (build.out / REPORT).exists()):
         names = {build.name(recording): recording for recording in recordings}
-        write_report(dataset, names, build.estimates, build.notes, build.skipped)
+        place = f"{build.place}{os.sep}"  # may name its user
+        notes, skipped = ([text.replace(place, "") for text in texts] for texts in (build.notes, build.skipped))
+        write_report(dataset, names, build.estimates, notes, skipped)
     return Imported(dataset, tuple(build.notes))
 
 
@@ -158,6 +160,8 @@ class _Build:
     def make(self, recordings: Sequence[Recording], own: Container[Path]) -> None:
         plans = self._plan(recordings)
         with folder_lock(self.out):
+            if not all("take" in meta for meta in stored_episodes(self.out)):
+                raise RecordingError(f"{self.out} holds an unfinished recording; choose another folder")
             self.columns = tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
             self.notes += [f"state columns: {', '.join(self.columns)}"] if self.columns else []
             plans = [plan for plan in plans if plan.recording.path in own]
@@ -259,11 +263,11 @@ class _Build:
 
     def _write(self, writer: DatasetWriter, plans: Sequence[_Plan]) -> int:
         row, jobs, stored = 0, [], {(span.meta["take"], span.meta["first"]) for span in writer.spans}
-        with tempfile.TemporaryDirectory(dir=writer.folder, prefix=".rows-") as scratch:
+        with scratch_folder(writer.folder) as scratch:
             for number, plan in enumerate(plans):
                 take = self.name(plan.recording)
                 clips = [clip for clip in plan.clips if (take, _first(plan, clip)) not in stored]
-                jobs.append((plan.recording, clips, self.encoder, Path(scratch) / f"{number}.npy"))
+                jobs.append((plan.recording, clips, self.encoder, scratch / f"{number}.npy"))
             here = not any(self.parallel.values())
             files = [None] * len(plans) if here else map_ordered(decode_file, jobs, **self.parallel)
             for plan, (_, clips, _, _), file in zip(plans, jobs, files, strict=True):

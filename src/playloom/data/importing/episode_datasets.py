@@ -150,7 +150,7 @@ class LeRobot(_Episode):
         tables = {name: np.reshape([row[name] for row in rows], (len(rows), -1)).T for name in features}
         columns = {f"action_{number}": values_T for number, values_T in enumerate(tables["action"])}
         for name, values_T in zip(self._names("action"), tables["action"], strict=True):
-            upside_down = self._own and self.options.schema == "named" and name.endswith("stick_y")
+            upside_down = self._own and self.options.schema != "binned" and name.endswith("stick_y")
             columns[name] = 0 - values_T if upside_down else values_T
         columns |= {STATE + column: tables[name][0] for column, name in outcomes.items()}
         states = zip(self._names(_STATE), tables.get(_STATE, ()), strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from playloom.errors import PictureError, PlayloomError, RecordingError, import_extra
+from playloom.media.action_table import csv_rows
 from playloom.media.images import read_picture
 
 Load = Callable[[], NDArray[np.uint8]]
@@ -163,14 +163,9 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _csv(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        head = file.readline()
-        separator = next((mark for mark in ";\t" if mark in head and "," not in head), ",")
-        names = next(csv.reader([head], delimiter=separator), [])
-        for cells in csv.reader(file, delimiter=separator):
-            if cells:
-                row = dict(zip(names, cells, strict=False))
-                yield {key: cell.replace(",", ".") for key, cell in row.items()} if separator == ";" else row
+    rows = csv_rows(path)
+    names = next(rows, [])
+    return (dict(zip(names, cells, strict=False)) for cells in rows)
 
 
 def pictures_in(folder: Path) -> list[Path]:

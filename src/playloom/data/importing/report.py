@@ -86,7 +86,7 @@ def write_report(
                 ("pictures" if isinstance(dataset, FrameDataset) else "codes of pictures", "audio"),
                 ("the sixteen controls", "keys that are not in the mapping, so typed text"),
                 (f"state columns: {', '.join(dataset.state_columns) or 'none'}", "window titles, names, hardware ids"),
-                ("file names of recordings", "dates and times of day"),
+                ("file names of recordings, and dates in them", "other dates and times of day"),
             ],
             "Pictures may show names and chats: mask them with --mask.",
         ),

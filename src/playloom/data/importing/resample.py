@@ -1,7 +1,8 @@
 """Steps of 0.1 s from pictures and input changes at any rate.
 
 Step t shows the last picture at or before its time. Its input covers [t, t + 0.1 s): the maximum of keys, buttons and
-triggers, the sum of mouse counts, and the mean of sticks over time. T steps, C controls.
+triggers, the sum of mouse counts, the mean of sticks over time, and of other numbers the one farthest from 0. T steps,
+C controls.
 
 State columns are controls too, with `STATE` before their names. `reward` is the sum over [t, t + 0.1 s), `terminated`
 and `truncated` are the maximum; NaN where no value came. Others are the last value at or before t, at first NaN.
@@ -129,7 +130,7 @@ def resample(
                 if at_start and (kind == "last" or column not in fresh):
                     value[column] = new  # what was held up to the first instant belongs to the step before
                 elif kind == "level":
-                    value[column] = max(before, new)
+                    value[column] = max(before, new, key=abs)
                 if not early:
                     fresh.add(column)
             change = next(stream, None)

@@ -26,7 +26,7 @@ from playloom.data.importing.resample import MAX_GAP, MOUSE, PAUSED, STATE, STEP
 from playloom.errors import ActionError, RecordingError
 
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-_TIME = re.compile(r"^(?:time|timestamp|t|ts)(?:_?(s|ms|us|ns))?$")
+_TIME = re.compile(r"^(?:time|timestamp|ts?)(?:_?(s|ms|us|ns))?$")
 _CONTROL_COLUMNS = ("control", "key", "button", "code", "name")
 _VALUE_COLUMNS = ("value", "down", "pressed", "event", "event_type", "state", "action", "type")
 _WORDS = dict.fromkeys(("down", "press", "pressed", "keydown", "key_down", "true"), 1.0)
@@ -72,9 +72,11 @@ class VideoLog(Recording):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A sentence where the first row was taken for the start of the video."""
-        said = f"{self.log}: its first row was taken for the start of the video; if that is wrong, give --offset"
-        return (said,) if self.clock_assumed else ()
+        """Sentences on a detected schema, and on a first row that was taken for the start of the video."""
+        schema, reason = self._schema
+        said = (f"{self.log} is read in the {schema} schema: {reason}",) if reason else ()
+        assumed = f"{self.log}: its first row was taken for the start of the video; if that is wrong, give --offset"
+        return (*said, assumed) if self.clock_assumed else said
 
     @property
     def clock_assumed(self) -> bool:
@@ -151,14 +153,15 @@ class VideoLog(Recording):
         return unit, first if assumed else start or 0.0, assumed
 
     @cached_property
-    def _schema(self) -> Schema:
+    def _schema(self) -> tuple[Schema, str]:
+        """The schema of the sixteen controls, and the reason if it was detected."""
         if self.options.schema != "auto":
-            return self.options.schema
+            return self.options.schema, ""
         if not set(_OWN) <= set(self._columns):
-            return "named"
+            return "named", ""
         slots = [name.lower() for name in SLOT_NAMES]
         rows = islice(table_rows(self.log), _HEAD)
-        return detect_schema([[self._cell(number, row, name) for name in slots] for number, row in rows])[0]
+        return detect_schema([[self._cell(number, row, name) for name in slots] for number, row in rows])
 
     def _cell(self, number: int, row: Mapping[str, Any], name: str) -> float:
         cell = row.get(name)
@@ -199,13 +202,13 @@ class VideoLog(Recording):
 
     def _own(self, number: int, control: Control, value: float) -> float:
         try:
-            if control.kind == "axis" and self._schema == "binned":
+            if control.kind == "axis" and self._schema[0] == "binned":
                 if value not in range(len(BIN_VALUES)):
                     raise ActionError(f"{control.name} is {value:g}; expected a whole number 0 to 10")
                 return float(BIN_VALUES[int(value)])
             return control.check(0 - value if control.name.endswith("stick_y") else value)
         except ActionError as error:
-            raise ActionError(f"{self.log} row {number}: {error} ({self._schema} schema)") from None
+            raise ActionError(f"{self.log} row {number}: {error} ({self._schema[0]} schema)") from None
 
 
 def _state(column: str) -> str:

@@ -307,7 +307,7 @@ def _serve(pipe: Connection, spec: GameSpec, folder: str, enemy_info: bool) -> N
                 engine.step(message)
     except PlayloomError as error:
         pipe.send(error)
-    except EOFError:  # the parent is gone
+    except (EOFError, ConnectionError):  # the parent is gone
         shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -206,11 +206,11 @@ def arena_wad(variant: Variant, objects: Sequence[ForeignObject] = ()) -> bytes:
             y_scale=round(item.height / textures.SIDE, 4),
             wait=_TICS_BEFORE + 3 * item.start,
             tics=3 * item.steps,
-            sprite=_sprite(index),
+            sprite=f"X{index:03d}",
         )
         for index, item in enumerate(objects)
     ]
-    sprites = [(f"{_sprite(index)}A0", _sprite_png(item.seed)) for index, item in enumerate(objects)]
+    sprites = [(f"X{index:03d}A0", _sprite_png(item.seed)) for index, item in enumerate(objects)]
     lumps: list[tuple[str, bytes]] = [
         ("DECORATE", _ACTORS.read_bytes() + "".join(foreign).encode()),
         ("MAPINFO", _MAPINFO),
@@ -314,10 +314,6 @@ class _Udmf:
             f'sector{{heightfloor={floor};heightceiling={ceiling};texturefloor="{name}";'
             f'textureceiling="F_SKY1";lightlevel=224;id={tag};}}'
         )
-
-
-def _sprite(index: int) -> str:
-    return f"X{index:03d}"
 
 
 def _sprite_png(seed: int) -> bytes:

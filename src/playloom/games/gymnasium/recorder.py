@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 from playloom.actions.codec import REST_VALUES
 from playloom.atomic_io import folder_lock
-from playloom.data.dataset import INDEX, JOURNAL, OUTCOMES, DatasetWriter, FrameDataset, Progress, split_of
+from playloom.data.dataset import INDEX, OUTCOMES, DatasetWriter, FrameDataset, Progress, split_of, stored_episodes
 from playloom.data.parallel import map_ordered
 from playloom.device import usable_cores
-from playloom.errors import ConfigError, GameError, RecordingError, ResourceError, import_extra
+from playloom.errors import ConfigError, GameError, ResourceError, import_extra
 from playloom.games.gymnasium import player
-from playloom.json_io import read_json
 
 _FAILURES = 5
 """A recording ends when so many episodes in a row fail."""
@@ -57,10 +56,8 @@ def record_environment(
             raise GameError(f"the process of {recording.env} died in its first steps") from error
         settings = _settings(recording, facts, frames)
         # Before a writer is made: it would replace another recording.
-        for path in filter(Path.exists, (target / INDEX, target / JOURNAL)):
-            kept = read_json(path, RecordingError, f"remove {target} and start again")["episodes"]
-            if any(episode["meta"].get("settings") != settings["settings"] for episode in kept):
-                raise ConfigError(f"{target} holds other data or a recording of other settings; choose another folder")
+        if any(meta.get("settings") != settings["settings"] for meta in stored_episodes(target)):
+            raise ConfigError(f"{target} holds other data or a recording of other settings; choose another folder")
         reasons: dict[int, str] = {}
         if not (target / INDEX).exists():
             height, width = recording.frame_size
