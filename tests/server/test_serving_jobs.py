@@ -93,11 +93,13 @@ def test_parallel_predictions_differ_and_the_same_seed_repeats_them(web):
 
 
 def test_future_actions_are_played_and_named_in_the_results(web):
-    future = [{"action": AHEAD}, {"action": None}, {"action": STILL}]
-    (name,) = start(web, order(future_actions=future))
-    actions = [p["action"] for p, _ in fetch(web, [name], 3)]
-    assert actions[0] == AHEAD
-    assert actions[2] == STILL
+    for sampled in ({"action": None}, None):
+        (name,) = start(web, order(future_actions=[{"action": AHEAD}, sampled, {"action": STILL}]))
+        actions = [p["action"] for p, _ in fetch(web, [name], 3)]
+        assert actions[0] == AHEAD
+        assert actions[2] == STILL
+    (name,) = start(web, order(future_actions=None))
+    assert len(fetch(web, [name], 3)) == 3
 
 
 def test_tokens_go_on_without_drift(web):

@@ -16,6 +16,7 @@ from PIL import Image
 from websockets.sync.client import connect
 
 from playloom.data.prompts import list_prompts
+from playloom.errors import StorageError
 from playloom.inference.types import Prompt
 from playloom.media.images import read_picture
 from playloom.provenance import stamp
@@ -114,7 +115,8 @@ def test_a_story_from_an_http_session(web):
     assert (shown.manifest.seed, shown.manifest.step) == (4, 2)
     web.delete(f"/v1/sessions/{token}")
     assert "no such session" in error_of(web.post("/v1/stories", json={"session": token}))
-    assert "one of them" in error_of(web.post("/v1/stories", json={"session": token, "prompt": list_prompts()[0]}))
+    for other in ({"prompt": list_prompts()[0]}, {"context_actions": [FORWARD]}):
+        assert "one of them" in error_of(web.post("/v1/stories", json={"session": token, **other}))
 
 
 # Branches
@@ -549,6 +551,20 @@ def test_unfinished_branches_fail_after_a_restart():
         assert made > 0
         branch(web, story, **{"from": found["branches"][0]["last"]})
         assert finished(web, story)["branches"][2]["state"] == "done"
+
+
+def test_a_story_with_unfinished_branches_can_be_read_when_the_disk_is_full(monkeypatch):
+    folder = stories_folder()
+    with client(stories=folder, max_steps=100) as web:
+        story = begin(web)["id"]
+        branch(web, story, **{"from": 3}, frames=100)
+
+    def full(directory, changes):
+        raise StorageError("the story cannot be written: no space left")
+
+    monkeypatch.setattr(StoryDir, "append", full)
+    with client(stories=folder) as web:
+        assert [b["state"] for b in whole(web, story)["branches"]] == ["failed"]
 
 
 def test_a_complete_branch_is_done_after_a_restart():

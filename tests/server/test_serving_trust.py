@@ -50,6 +50,17 @@ def test_settings_come_from_the_environment_and_mistakes_are_sentences(monkeypat
     monkeypatch.setenv("PLAYLOOM_ALLOWED_ORIGINS", "not json")
     with pytest.raises(ConfigError, match="environment"):
         read_settings()
+    monkeypatch.setenv("PLAYLOOM_ALLOWED_ORIGINS", '["null", "https://a.example:8000", "app://x", "http://[::1]"]')
+    assert len(read_settings().allowed_origins) == 4
+    for never in ("*", "https://a.example/", "a.example", "https://A.example"):  # none equals what a browser sends
+        with pytest.raises(ConfigError, match="allowed_origins"):
+            read_settings(allowed_origins=(never,))
+
+
+def test_a_key_that_no_header_can_hold_is_refused():
+    with pytest.raises(ConfigError, match="api_key") as caught:
+        read_settings(api_key="sésame")
+    assert "sésame" not in str(caught.value)
 
 
 def test_the_key():
@@ -120,14 +131,20 @@ def test_the_page_for_browsers_and_facts_for_programs():
         assert shown.headers["x-content-type-options"] == "nosniff"
         if "text/html" in shown.headers["content-type"]:
             assert "frame-ancestors 'none'" in shown.headers["content-security-policy"]
+        assert "MIT" in web.get("/licences.txt").text, "the script is only given with the licences of what it contains"
+        assert web.get("/favicon.svg").headers["content-type"] == "image/svg+xml"
 
 
 def test_bodies_are_bounded_all_together():
-    with client(max_inflight_bytes=1000) as web:
-        refused = web.post("/score", json=score_body())
-        assert refused.status_code == 503
-        assert refused.headers["retry-after"]
-        assert web.get("/v1/health").status_code == 200
+    with served(max_inflight_bytes=1000) as server, httpx.Client(base_url=f"http://{server[0]}", timeout=20) as web:
+        assert web.post("/score", json=score_body()).status_code == 200, "alone it may be as large as body_bytes"
+        with dial(server) as line:
+            line.sendall(b"POST /score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n" + b" " * 999)
+            time.sleep(0.3)
+            refused = web.post("/score", json=score_body())
+            assert refused.status_code == 503 and "at once" in error_of(refused)
+            assert refused.headers["retry-after"]
+            assert web.get("/v1/health").status_code == 200
 
 
 def test_a_request_that_takes_too_long_gets_504():
@@ -152,13 +169,30 @@ def test_a_drain_ends_in_time_when_the_event_loop_lags(monkeypatch):
     application = app.state.server
     with listen(chosen) as listener:
         server = server_of(chosen, app, listener, said.append)
-    monkeypatch.setattr(application.service.limiter, "running", 1)
+    monkeypatch.setattr(application.metrics, "in_progress", 1)
     server.handle_exit(signal.SIGTERM, None)
     assert not asyncio.run(server.on_tick(1))
     clock.monotonic.return_value = 108.0  # one long tick
     assert asyncio.run(server.on_tick(2))
     assert len(said) == 1
     application.service.close(1.0)
+
+
+def test_a_stopping_server_waits_for_a_recording_and_gives_it_up_with_503():
+    with client() as web, ThreadPoolExecutor(1) as pool:
+        server, until, busy = web.app.state.server, time.monotonic() + 10, threading.Event()
+        place = f"/v1/sessions/{web.post('/v1/sessions', json={}).json()['token']}"
+        web.post(f"{place}/step", json={}).raise_for_status()
+        assert not server.has_active_work
+        server.service.encode_pool.submit(busy.wait, 20)
+        answer = pool.submit(web.get, f"{place}/recording.mp4")
+        while not server.has_active_work and time.monotonic() < until:
+            time.sleep(0.02)
+        assert server.has_active_work
+        web.portal.call(server.service.limiter.abort_all)
+        assert answer.result(10).status_code == 503 and "stopped before" in error_of(answer.result())
+        busy.set()
+        assert not server.has_active_work
 
 
 def test_the_limiter_is_first_come_first_served():

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import threading
 import time
 from dataclasses import replace
 
@@ -68,6 +69,10 @@ def test_every_field_of_a_dream_has_a_default(web):
     assert (manifest.mode, manifest.step, manifest.seed) == ("world", 2, 3)
 
 
+def test_as_many_actions_as_the_schema_allows_are_read(web):
+    assert len(dream(web, steps=1, actions=[TURN] * 10_000)) == 1
+
+
 def test_a_session_goes_on_step_by_step_and_is_recorded(web):
     opened = web.post("/v1/sessions", json={"seed": 4})
     assert opened.status_code == 201
@@ -89,6 +94,21 @@ def test_a_session_goes_on_step_by_step_and_is_recorded(web):
     assert web.delete(place).status_code == 204
     assert web.post(f"{place}/step", json={}).status_code == 404
     assert web.delete(place).status_code == 404
+
+
+def test_a_step_whose_request_ended_before_is_recorded_too(web, monkeypatch):
+    service, busy = web.app.state.server.service, threading.Event()
+    place = f"/v1/sessions/{web.post('/v1/sessions', json={}).json()['token']}"
+    with monkeypatch.context() as hasty:
+        hasty.setattr(service.limiter, "seconds", 0.3)
+        service.io_pool.submit(busy.wait, 20)
+        assert web.post(f"{place}/step", json={"action": TURN}).status_code == 504
+    busy.set()
+    second = web.post(f"{place}/step", json={}).json()
+    assert second["index"] == 1
+    rows = web.get(f"{place}/recording.csv").text.splitlines()
+    assert len(rows) == 3, "and no row is missing from what leads to the newest frame"
+    web.delete(place)
 
 
 def test_sessions_are_bounded_and_idle_ones_go():
@@ -127,6 +147,9 @@ def test_invalid_requests(web):
         ({"actions": [TURN], "steps": 2}, "2 steps"),
         ({"steps": 21}, "at most 20"),
         ({"mode": "dream"}, "mode"),
+        ({"context_actions": [TURN]}, "without images"),
+        ({"mode": "policy", "actions": [TURN], "steps": 1}, "policy does not use"),
+        ({"mode": "full", "frames": [b64(picture())], "steps": 1}, "full does not use"),
         ({"images": ["%%%"]}, "base64"),
     ):
         response = web.post("/v1/dream", json=order)

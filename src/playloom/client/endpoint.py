@@ -196,7 +196,7 @@ class Endpoint:
         except httpx.TransportError as error:
             hint = "; is `playloom serve` running?" if self._is_local and isinstance(error, httpx.ConnectError) else ""
             raise _TransientError(f"the connection to {self.shown} failed ({self._excerpt(error)}){hint}") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last for a host name that is too long
             raise EndpointError(f"the request to {self.shown} failed ({self._excerpt(error)})") from None
 
     def _read(self, response: httpx.Response) -> bytes:
@@ -261,6 +261,8 @@ def is_loopback(host: str) -> bool:
 def start_from_file(path: Path | str) -> Request:
     """Read a request from a JSON file, with one step to predict."""
     request = read_request(Path(path), "give a payload in the endpoint's format")
+    if (schema := request["input_data"].get("schema")) in ("named", "sticks"):
+        raise BadInputError(f"{path}: the schema is {schema}: expected binned, as later steps have it; write bins")
     return {**request, "input_data": {**request["input_data"], "num_steps_to_predict": 1}}
 
 

@@ -92,8 +92,8 @@ class Server:
     @property
     def has_active_work(self) -> bool:
         """True while requests, jobs, branches or players are active; a stopping process waits for them."""
-        limiter, jobs, branches = self.service.limiter, self.jobs, self.branches.dreaming
-        return any((limiter.running, limiter.waiting, jobs.running, jobs.unread, branches, self.sessions.playing))
+        jobs, branches = self.jobs, self.branches.dreaming
+        return any((self.metrics.in_progress, jobs.running, jobs.unread, branches, self.sessions.playing))
 
     def drain(self) -> None:
         """Reject new work; running work goes on."""
@@ -235,17 +235,19 @@ def _register_page(app: FastAPI, service: InferenceService) -> None:
         }
         return JSONResponse(job_server, headers={"Vary": "Accept"})
 
-    async def icon(request: Request) -> Response:
-        return FileResponse(PAGE / "favicon.svg")
+    async def file(request: Request) -> Response:
+        return FileResponse(PAGE / request.url.path[1:])
 
-    app.add_route("/favicon.svg", icon, include_in_schema=False)
+    for path in ("/favicon.svg", "/licences.txt"):
+        app.add_route(path, file, include_in_schema=False)
     app.mount("/assets", StaticFiles(directory=PAGE / "assets"))
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
     """Build the OpenAPI document: invalid bodies are 400, not 422, and a form field of `/new_job` has a schema."""
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=__doc__)
+        about = "All routes but the WebSocket `/v1/play`; docs/serve.md describes both."
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=about)
         schemas = document["components"]["schemas"]
         new_job = NewJob.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= {**new_job.pop("$defs"), "NewJob": new_job}

@@ -17,7 +17,7 @@ from playloom.errors import PlayloomError, ResourceError, StorageError
 
 log = logging.getLogger("playloom.server")
 _T = TypeVar("_T")
-_MAX_CONTAINERS = 4000  # a hundred context steps hold a fraction of it
+_MAX_CONTAINERS = 12_000  # a request may have 10,000 actions
 _MAX_VALUES = 1_000_000
 _ROUTER_ERRORS = ("Not Found", "Method Not Allowed")  # Starlette's own
 
@@ -93,5 +93,5 @@ def check_complexity(data: bytes | bytearray) -> None:
     if containers > _MAX_CONTAINERS or values > _MAX_VALUES:
         raise HTTPException(
             413,
-            f"the body holds {containers:,} objects and lists and {values:,} values; send at most 100 context steps",
+            f"the body holds {containers:,} objects and lists and {values:,} values; send fewer at once",
         )

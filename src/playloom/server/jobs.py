@@ -77,7 +77,7 @@ class Jobs:
         if self.running + count > limit:
             raise BadInputError(
                 f"the queue is full: {self.running} jobs are unfinished and {count:,} more were requested, "
-                f"at most {limit} are allowed; try again in a while"
+                f"at most {limit} are allowed; request fewer, or try again in a while"
             )
         started = {new_token(self.service.settings.replica): Job(steps) for steps in predictions}
         self.by_id.update(started)
@@ -144,8 +144,8 @@ class NewJob(SamplingFields):
     """Jobs to start from the same context; their seeds count up."""
     max_context_length: int = Field(default=10, ge=1)
     """Use only so many of the last steps, at most the model's context."""
-    future_actions: list[FutureAction] = Field(default=[], max_length=10_000)
-    """Actions of the first predicted steps."""
+    future_actions: list[FutureAction | None] | None = Field(default=None, max_length=10_000)
+    """Actions of the first predicted steps; null: sampled."""
 
 
 class NewJobReply(ApiModel):
@@ -183,7 +183,8 @@ def register_job_routes(app: FastAPI, jobs: Jobs) -> None:
         params = parse_json(text, NewJob.model_validate_json)
         service.check_steps(params.num_steps_to_predict)
         context = _context(params, files, min(params.max_context_length, service.context))
-        future = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
+        given = enumerate(params.future_actions or ())
+        future = [_action(future.action if future else None, f"future action {index}") for index, future in given]
         following = [context[-1].action_A, *future, *[None] * params.num_steps_to_predict]
         following = following[: params.num_steps_to_predict + 1]
         prompt = await service.prompt(context, stretch=True)

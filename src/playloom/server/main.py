@@ -118,7 +118,7 @@ class DrainingServer(uvicorn.Server):
             self._drain_end = time.monotonic() + seconds
             self.application.drain()
             # Whatever hangs then (a device, a video being written), the process ends.
-            last = threading.Timer(seconds + _GRACE, os._exit, (1,))
+            last = threading.Timer(seconds + _GRACE, os._exit, (0,))
             last.daemon = True
             last.start()
         else:
@@ -185,7 +185,7 @@ def listen(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         place, reason = f"{settings.host} port {settings.port}", error.strerror or error
-        raise BadInputError(f"cannot listen on {place}: {reason}; choose another --port") from error
+        raise BadInputError(f"cannot listen on {place}: {reason}; choose another --port or --host") from error
     return listener
 
 

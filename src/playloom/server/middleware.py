@@ -75,7 +75,7 @@ class BodyLimitMiddleware:
                     self._inflight += len(chunk)
                     if len(body) > limit:
                         raise too_large
-                    if self._inflight > self.settings.max_inflight_bytes:
+                    if self._inflight > max(len(body), self.settings.max_inflight_bytes):  # one alone always fits
                         raise service_unavailable("too many large requests at once; try again in a while", 2)
         except TimeoutError:
             sentence = f"the body did not come within {seconds:g} seconds; send it faster"
@@ -167,6 +167,7 @@ class Metrics:
         self.input_latency = histogram("playloom_input_latency_seconds", about, buckets=_LATENCY)
         self.batch_size = histogram("playloom_batch_size", "Sessions in one batch.", buckets=range(1, batch + 1))
         self.frames = counter("playloom_generated_frames", "Steps generated.")
+        self.in_progress = 0  # HTTP requests that are not answered yet: a stopping server waits for them
         for name, value in gauges.items():
             text = name.replace("_", " ").capitalize()
             Gauge(f"playloom_{name}", f"{text} now.", registry=self.registry).set_function(value)
@@ -213,6 +214,7 @@ class MetricsMiddleware:
                 status = status or message.get("code", 1000)
             frames += message["type"] == "websocket.send" and message.get("bytes") is not None
 
+        self.metrics.in_progress += kind == "http"
         try:
             await self.app(scope, heard, watched)
         except Exception as error:
@@ -226,6 +228,7 @@ class MetricsMiddleware:
             if kind == "websocket":
                 access.info("%s WS %s closed %d %d frames %.1f s", client, path, status, frames, seconds)
             else:
+                self.metrics.in_progress -= 1
                 route = getattr(scope.get("route"), "path", "other")
                 method = scope["method"] if scope["method"] in _METHODS else "other"  # no series that clients invent
                 self.metrics.requests.labels(method, route, str(status)).inc()

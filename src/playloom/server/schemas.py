@@ -289,6 +289,8 @@ def _context(params: ScoreInput) -> list[ContextStep]:
 async def build_prompt(service: InferenceService, params: PromptFields) -> Prompt:
     """Build the prompt of a request."""
     if params.images is None:
+        if params.context_actions:
+            raise BadInputError("context_actions were sent without images; send the images that they lead between")
         name = service.resolve_prompt(params.prompt)
         return (await run_in(service.io_pool, service.named_prompt, name))[0]
     if params.prompt is not None:
@@ -326,13 +328,16 @@ def _row(action_A: NDArray[np.uint8], schema: Schema) -> list[float]:
 
 
 async def _generation_request(service: InferenceService, body: DreamRequest) -> GenerationRequest:
+    unused = "actions" if body.mode == "policy" else "frames"
+    if getattr(body, unused):
+        raise BadInputError(f"{unused} were sent, and mode {body.mode} does not use them; leave them out")
     prompt = await build_prompt(service, body)
     true_frames, true_actions = None, None
     if body.images is None:
         name = service.resolve_prompt(body.prompt)
         _, true_frames, true_actions = await run_in(service.io_pool, service.named_prompt, name)
     actions = true_actions if body.mode == "world" else None
-    if body.actions is not None and body.mode != "policy":
+    if body.actions is not None:
         rows = read_actions(body.actions, body.schema_, "action")
         actions = np.stack(rows) if rows else None
     if body.frames is not None:

@@ -12,9 +12,10 @@ import struct
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from fastapi import FastAPI, HTTPException, Request
@@ -234,11 +235,18 @@ class HttpSession:
     history: FrameHistory
     used_at: float = field(default_factory=time.monotonic)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    recorded: Future[None] | None = None  # the newest step's picture
 
-    def remember(self, done: Future[StepResult]) -> None:
-        """Add a step to the history, also when its request has timed out; runs in the thread that decoded the frame."""
+    def remember(self, pool: Executor, done: Future[StepResult]) -> None:
+        """Add a step to the history, and to the recording in `pool`, also when its request has ended before."""
         if not done.cancelled() and done.exception() is None:
             self.history.add(done.result(), self.manifest)
+            self.recorded = pool.submit(self._record, done.result())
+
+    def _record(self, step: StepResult) -> None:
+        assert step.frame_HWC is not None, "a step of a session has a frame"
+        picture = live_picture(step.frame_HWC, "jpeg", self.manifest.to_json())
+        self.history.add_sent(SentFrame(picture, step.action_A, 0))
 
     def close(self) -> None:
         """Free the session's memory."""
@@ -352,13 +360,11 @@ def register_session_routes(app: FastAPI, sessions: SessionManager) -> None:
             sessions.find(token)  # it may have been closed meanwhile
             session.used_at = time.monotonic()
             future = session.handle.submit(action_A)
-            future.add_done_callback(session.remember)
-            step, manifest = await await_future(future), session.manifest
-            reply = await schemas.serialize_step(service, step, manifest, session.schema)
-            frame_HWC = step.frame_HWC
-            assert frame_HWC is not None, "a step of a session has a frame"
-            picture = await run_in(service.io_pool, live_picture, frame_HWC, "jpeg", manifest.to_json())
-            session.history.add_sent(SentFrame(picture, step.action_A, 0))
+            future.add_done_callback(partial(session.remember, service.live_pool))
+            step = await await_future(future)
+            reply = await schemas.serialize_step(service, step, session.manifest, session.schema)
+            if session.recorded is not None:
+                await await_future(session.recorded)
             session.used_at = time.monotonic()
             return reply
 
@@ -372,7 +378,8 @@ def register_session_routes(app: FastAPI, sessions: SessionManager) -> None:
     async def video(token: str) -> Response:
         """Return the newest frames of a session as watermarked MP4 in real time."""
         _, history, manifest = sessions.history(token)
-        data = await run_in(service.encode_pool, as_mp4, history.sent(), manifest, service.settings.fps)
+        async with service.limiter.in_time():
+            data = await run_in(service.encode_pool, as_mp4, history.sent(), manifest, service.settings.fps)
         return schemas.download(data, "playloom.mp4", "video/mp4")
 
     @app.get("/v1/sessions/{token}/recording.csv", tags=["playloom"], **schemas.file_response("text/csv"))

@@ -20,6 +20,7 @@ MAX_TOKEN_LENGTH = 128
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+Origin = Annotated[str, Field(pattern=r"^(null|[a-z][a-z0-9+.-]*://[^/\sA-Z]+)$")]  # as browsers send it
 
 
 def new_token(replica: str | None) -> str:
@@ -57,8 +58,8 @@ class Settings(BaseSettings):
     """Port to listen on; 0 takes a free one."""
     api_key: SecretStr | None = None
     """Key that requests must carry as `Authorization: Bearer KEY`; none: this machine only."""
-    allowed_origins: tuple[str, ...] = ()
-    """Other web origins whose pages may call the server (CORS), as a JSON list."""
+    allowed_origins: tuple[Origin, ...] = ()
+    """Other web origins whose pages may call the server (CORS), as a JSON list: `["https://a.example"]`."""
     max_sessions: Count = 16
     """Most live and HTTP sessions, those waiting for a reconnect included."""
     max_requests: Count = 8
@@ -150,6 +151,8 @@ def read_settings(**given: Any) -> Settings:
             f"without a key only this machine can be served, and other machines can reach {settings.host}; "
             "set PLAYLOOM_API_KEY (or --key), or listen on 127.0.0.1"
         )
+    if not (settings.key or "").isascii():
+        raise ConfigError("the setting api_key is invalid: some characters do not fit into a header; use ASCII only")
     if settings.most_replicas < settings.replicas:
         raise ConfigError(
             f"max_replicas is too small: got {settings.most_replicas}, expected at least {settings.replicas} (replicas)"

@@ -1,6 +1,7 @@
 """The iterating client against a real server on loopback: whole folders, whatever the endpoint does."""
 
 import base64
+import contextlib
 import json
 from pathlib import Path
 
@@ -303,6 +304,17 @@ def test_nonsense_is_named_and_not_asked_for_twice(server, call, tmp_path, behav
     assert read_frames(tmp_path / "call/dream.gif").shape[0] == 1
 
 
+def test_a_resumed_call_enlarges_again_when_the_method_changes(call, server, monkeypatch, tmp_path):
+    call(server(good()), steps=1)
+    large = tmp_path / "call/sr/01_x4.png"
+    monkeypatch.setattr("playloom.client.RealESRGAN", lambda: lambda frame_HWC: 255 - enlarge(frame_HWC))
+    before, report = read_picture(large), call(server(good()), steps=1, resume=True, upscale="realesrgan")
+    assert report.received == 0
+    after = read_picture(large)
+    assert "(lanczos)" in before.manifest.note and "(realesrgan)" in after.manifest.note
+    assert (before.frame_HWC != after.frame_HWC).any()
+
+
 def test_nobody_there(call, server):
     gone = server(good())
     gone.stop()
@@ -327,6 +339,15 @@ def test_payloads_that_cannot_be_sent(tmp_path, text, reason):
     path.write_text(text)
     with pytest.raises(BadInputError, match=reason):
         start_from_file(path)
+
+
+@pytest.mark.parametrize(("schema", "fits"), [("named", False), ("sticks", False), ("binned", True), ("auto", True)])
+def test_a_payload_in_another_schema_than_that_of_later_steps(tmp_path, schema, fits):
+    path = tmp_path / "payload.json"
+    image = base64.b64encode(encode_png(np.zeros((18, 30, 3), np.uint8))).decode()
+    path.write_text(json.dumps({"input_data": {"schema": schema, "context": [{"image": image}]}}))
+    with contextlib.nullcontext() if fits else pytest.raises(BadInputError, match="expected binned"):
+        assert start_from_file(path)["input_data"]["schema"] == schema
 
 
 def test_starts_that_are_not_there(tmp_path):

@@ -20,7 +20,7 @@ from playloom.client.endpoint import (
     printable,
     read_response,
 )
-from playloom.errors import BadInputError
+from playloom.errors import BadInputError, EndpointError
 from playloom.media.images import encode_png
 
 BINNED = [float(value) for value in ACTIONS_SA[2]]
@@ -147,6 +147,12 @@ def test_a_proxy_that_cannot_be_used_is_a_sentence(monkeypatch):
         Endpoint("https://muse.example")
     with Endpoint("http://127.0.0.1:5000"):
         pass
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "..example"])
+def test_a_host_name_that_cannot_be_is_a_sentence(host):
+    with Endpoint(f"http://{host}/score", retries=0) as endpoint, pytest.raises(EndpointError, match="request to http"):
+        endpoint.send({})
 
 
 def test_a_key_over_http_is_warned_of_beyond_this_machine():

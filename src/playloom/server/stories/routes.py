@@ -351,7 +351,8 @@ async def get_webp(story: OpenStory, node: KnownNode) -> Response:
 async def get_path(story: OpenStory, node: KnownNode, kind: PathKind, stories: Stories) -> Response:
     """Export the path from the root to a frame: video, GIF, actions, arrays, or a folder of all."""
     nodes = story.tree.path(node.id)
-    data = await run_in(stories.service.encode_pool, lambda: export_path(load_path(story.directory, nodes), kind))
+    async with stories.service.limiter.in_time():
+        data = await run_in(stories.service.encode_pool, lambda: export_path(load_path(story.directory, nodes), kind))
     return download(data, f"story-{node.id}.{kind}", _MEDIA_TYPES[kind])
 
 
@@ -359,7 +360,8 @@ async def get_path(story: OpenStory, node: KnownNode, kind: PathKind, stories: S
 async def get_zip(story: OpenStory, stories: Stories) -> Response:
     """Export a whole story as zip: its JSON, every image, and the codes of every frame."""
     file, info = tempfile.TemporaryFile(), stories.info(story)  # noqa: SIM115 - closed after it is sent
-    await run_in(stories.service.encode_pool, write_story, file, story.directory, info)
+    async with stories.service.limiter.in_time():
+        await run_in(stories.service.encode_pool, write_story, file, story.directory, info)
     file.seek(0)
     chunks, close = iter(partial(file.read, _CHUNK), b""), BackgroundTask(file.close)
     headers = {"Content-Disposition": 'attachment; filename="story.zip"', "Cache-Control": "no-store"}

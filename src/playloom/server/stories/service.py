@@ -20,7 +20,7 @@ from fastapi import HTTPException
 from numpy.typing import NDArray
 from PIL import Image
 
-from playloom.errors import BadInputError, PictureError, PlayloomError
+from playloom.errors import BadInputError, PictureError, PlayloomError, StorageError
 from playloom.inference.realtime.recorder import ContextFrame, FrameHistory
 from playloom.media.images import from_base64, picture_size
 from playloom.provenance import Manifest, created_at
@@ -236,7 +236,8 @@ class StoryService:
                     done = branch.frames_done >= branch.frames
                     end = {"state": "done"} if done else {"state": "failed", "error": _CUT_OFF}
                     ended = branch.model_copy(update=end)
-                    directory.append([ended])
+                    with suppress(StorageError):  # on a full disk it can still be read
+                        directory.append([ended])
                     tree.apply(ended)
                 self._open[name] = Story(directory, tree, self._disk)
             except PlayloomError as error:
@@ -267,8 +268,8 @@ class StoryService:
 
     async def _start(self, params: NewStory) -> tuple[str, list[ContextFrame]]:
         if params.session is not None:
-            if params.prompt is not None or params.images is not None:
-                raise BadInputError("session was sent together with prompt or images; send one of them")
+            if params.prompt is not None or params.images is not None or params.context_actions:
+                raise BadInputError("session was sent together with prompt, images or their actions; send one of them")
             name, recent, _ = self._history(params.session)
         else:
             prompt = await build_prompt(self.service, params)
