@@ -149,11 +149,12 @@ select_prompts() {
   playloom view "$out/evaluation/frames" --select-prompts "$([[ $smoke_test ]] && echo 1 || echo 4)" --out "$out/prompts"
 }
 
-# Copy the results: at most eight files, two folders deep. Some transfer tools have a limit of 16 MiB per file.
+# Copy the results without the ONNX graphs: at most eight files, two folders deep. Some transfer tools have a limit of 16 MiB
+# per file.
 collect_results() {
   local file extras=()
   if [[ -f $out/world/model/model.json ]]; then
-    mkdir -p "$collect/model" && cp "$out"/world/model/* "$collect/model/"
+    mkdir -p "$collect/model" && cp "$out"/world/model/{card.md,model.json,*.safetensors} "$collect/model/"
   elif [[ -f $out/tokenizer/tokenizer.json ]]; then
     mkdir -p "$collect/tokenizer" && cp "$out"/tokenizer/tokenizer.{json,safetensors} "$collect/tokenizer/"
   fi

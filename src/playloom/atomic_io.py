@@ -129,7 +129,7 @@ def folder_lock(folder: Path | str) -> Iterator[None]:
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise StorageError(f"another process works in {folder}; wait, or choose another --out") from None
+                    raise StorageError(f"another process works in {folder}; wait, or choose another folder") from None
         yield
     finally:
         if descriptor is not None:

@@ -128,6 +128,7 @@ def test_one_command_trains_a_whole_model(data, tmp_path):
     for wrong, said in (
         (["--data", data], "--out"),
         ([*short[:-1], "0"], "minutes"),
+        ([*short[:-1], "inf", "--data", tmp_path], "minutes"),  # before the data are looked at
         ([*short, "--data", tmp_path], "neither"),
         ([*short, "--start", "arena-live"], "--preset"),
     ):

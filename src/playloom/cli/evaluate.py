@@ -12,7 +12,7 @@ import typer
 
 from playloom.atomic_io import ensure_writable
 from playloom.cli import common
-from playloom.errors import BadInputError, ConfigError
+from playloom.errors import BadInputError, CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from playloom.evaluation.online.metrics import ActReport
@@ -80,9 +80,9 @@ def evaluate_command(
                 typer.echo(f"figures so far: {path}", err=True)
             raise
     result.write(path)
+    _print_result(result, path, cache_dir, markdown, as_json)
     if update_card:
         _update_card(model, result)
-    _print_result(result, path, cache_dir, markdown, as_json)
 
 
 def _measure(
@@ -129,13 +129,17 @@ def _measure(
 
 def _update_card(model: str | None, result: Report) -> None:
     from playloom.evaluation.report import markdown
-    from playloom.models.folder import model_folder, update_card
+    from playloom.models.folder import model_folder, read_model, update_card
+    from playloom.models.onnx.export import update_description
 
-    figures = result.to_json()
-    settings = figures["run"]["settings"]
-    changes = {name: settings[name] for name in ("row_delay", "sampling")}
-    changes["evaluation"] = {"run": figures["run"], "rows": figures["rows"]}
-    update_card(model_folder(model), changes, markdown(result.rows))
+    folder, figures = model_folder(model), result.to_json()
+    run, found = figures["run"], read_model(folder).fingerprint
+    if found != (expected := run["model"]["fingerprint"]):
+        raise CheckpointError(f"{folder} has other weights now: got {found}, expected {expected}; evaluate it again")
+    changes = {name: run["settings"][name] for name in ("row_delay", "sampling")}
+    changes["evaluation"] = {"run": run, "rows": figures["rows"]}
+    update_card(folder, changes, markdown(result.rows))
+    update_description(folder)
 
 
 def _print_result(result: Report, path: Path, cache_dir: Path, markdown: bool, as_json: bool) -> None:

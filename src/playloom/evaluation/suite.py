@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import playloom
+from playloom.atomic_io import folder_lock
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import build_frame_store, list_episodes, load_meta
 from playloom.device import machine
@@ -47,31 +48,33 @@ def open_test_set(data: Path | None, work: Path, progress: StepsDone = lambda *_
 
     `data` is a frame dataset; or a folder of recordings, whose test and held-out episodes are rendered; or None to
     record a small set (twenty test episodes and three held-out ones, of 20 s each). `work` is the folder for
-    recordings and rendered pictures; those of an earlier call are used again. Only recording and rendering need the
-    game.
+    recordings and rendered pictures; those of an earlier call are used again. StorageError while another process
+    prepares it. Only recording and rendering need the game.
     """
     if data is not None and (data / "index.json").is_file():
         dataset = FrameDataset.open(data)
         _check_test_split([episode.meta.get("split") for episode in dataset.spans], data)
         return dataset
-    recordings = work / "recordings" if data is None else data
-    if data is None:
-        from playloom.games.recorder import plan_episode, record_plans
+    with folder_lock(work):
+        recordings = work / "recordings" if data is None else data
+        if data is None:
+            from playloom.games.recorder import plan_episode, record_plans
 
-        plans = [plan_episode(seed, STEPS) for seed in (*TEST_SEEDS, *HELDOUT_SEEDS)]
-        recording = partial(progress, "recording test episodes")
-        record_plans(recordings, plans, progress=lambda done, total, _: recording(done, total))
-    metas = {path: load_meta(path) for path in list_episodes(recordings)}
-    metas = {path: meta for path, meta in metas.items() if meta.split in ("test", "heldout")}
-    _check_test_split([meta.split for meta in metas.values()], recordings)
-    if (work / "frames" / "index.json").is_file():
-        dataset = FrameDataset.open(work / "frames")
-        if [dict(episode.meta) for episode in dataset.spans] == [dataclasses.asdict(meta) for meta in metas.values()]:
-            return dataset
-    from playloom.games.arena.env import render_episode
+            plans = [plan_episode(seed, STEPS) for seed in (*TEST_SEEDS, *HELDOUT_SEEDS)]
+            recording = partial(progress, "recording test episodes")
+            record_plans(recordings, plans, progress=lambda done, total, _: recording(done, total))
+        metas = {path: load_meta(path) for path in list_episodes(recordings)}
+        metas = {path: meta for path, meta in metas.items() if meta.split in ("test", "heldout")}
+        _check_test_split([meta.split for meta in metas.values()], recordings)
+        if (work / "frames" / "index.json").is_file():
+            dataset = FrameDataset.open(work / "frames")
+            rendered = [dict(episode.meta) for episode in dataset.spans]
+            if rendered == [dataclasses.asdict(meta) for meta in metas.values()]:
+                return dataset
+        from playloom.games.arena.env import render_episode
 
-    rendering = partial(progress, "rendering test episodes")
-    return build_frame_store(work / "frames", list(metas), render_episode, progress=rendering)
+        rendering = partial(progress, "rendering test episodes")
+        return build_frame_store(work / "frames", list(metas), render_episode, progress=rendering)
 
 
 def _check_test_split(splits: Collection[object], folder: Path) -> None:

@@ -7,20 +7,10 @@ codes but, in a chain, its own. B batch, Q positions of a frame, D width, O outp
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from playloom.models.heads import HeadsConfig, StepPrediction, predictions
-
-
-class Outputs(NamedTuple):
-    """Outputs [B, ...] by head; a width of 0 without that head."""
-
-    reward: Tensor  # standardised reward [B, 1], or logits of negative, no and positive reward [B, 3]
-    termination: Tensor  # logit [B, 1]
-    states: Tensor  # standardised scalars [B, S]
 
 
 def pool(hidden_BQD: Tensor) -> Tensor:
@@ -46,15 +36,14 @@ class PredictionHeads(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, features_BF: Tensor) -> Tensor:
-        """Return the outputs [B, O] of features from `pool`; see `split`."""
+        """Return the outputs [B, O] of features from `pool`.
+
+        First the standardised reward, or logits of negative, no and positive reward; then the logit of termination, and
+        the standardised states.
+        """
         normed = (features_BF - self.mean_F) / self.scale_F
         out: Tensor = self.out(nn.functional.gelu(self.hidden(normed)))
         return out
-
-    def split(self, outputs_BO: Tensor) -> Outputs:
-        """Return the outputs by head."""
-        c = self.config
-        return Outputs(*torch.split(outputs_BO, [c.reward_outputs, int(c.termination), len(c.states)], dim=-1))
 
     @torch.no_grad()
     def predict(self, features_BF: Tensor) -> list[StepPrediction]:

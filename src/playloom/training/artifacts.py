@@ -129,7 +129,7 @@ def save_model_like(folder: Path, model: WorldModel, source: PretrainedModel) ->
 
 def training_facts(store: FrameDataset | TokenDataset, result: TrainingResult, config: Any) -> dict[str, Any]:
     """Return the facts of a training on `store` with the settings `config`, a dataclass, for a card."""
-    seeds = [seed for span in store.of_split("train") if isinstance(seed := span.meta.get("seed"), int)]
+    seeds = sorted({seed for span in store.of_split("train") if isinstance(seed := span.meta.get("seed"), int)})
     data = {"frames": len(store), "episodes": len(store.spans), "train_seeds": seeds, "players": players_of(store)}
     threads, device = torch.get_num_threads(), pick_device(config.loop.device)
     cpu = f"CPU, {threads} thread{'' if threads == 1 else 's'}"

@@ -33,7 +33,7 @@ class Snapshot:
 
 
 def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> None:
-    """Write a checkpoint below `folder`, then delete all but the last `keep`."""
+    """Write a checkpoint below `folder`, then delete all but the last `keep` up to it."""
     target = folder / f"{_PREFIX}{snapshot.step:09d}"
     if target.exists():
         shutil.rmtree(target)
@@ -44,8 +44,9 @@ def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> None:
         with atomic_write(temporary / "tensors.safetensors") as weights:
             save_file(tensors, weights)
         (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-    for old in _checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    kept = [path for path in _checkpoints(folder) if path <= target][-keep:]  # later ones are damaged
+    for other in {*_checkpoints(folder)} - {*kept}:
+        shutil.rmtree(other, ignore_errors=True)
 
 
 def load_newest(folder: Path) -> Snapshot | None:

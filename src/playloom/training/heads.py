@@ -252,18 +252,20 @@ def head_losses(heads: PredictionHeads, outputs_BO: Tensor, labels: Mapping[str,
     Cross-entropy in nats for the reward's sign and for termination; squared errors over the squared scale for a scalar
     reward and for each state.
     """
-    c, out = heads.config, heads.split(outputs_BO.float())
+    c = heads.config
+    sizes = [c.reward_outputs, int(c.termination), len(c.states)]
+    reward_BR, termination_B1, states_BS = torch.split(outputs_BO.float(), sizes, dim=-1)
     found: dict[str, Tensor] = {}
     clean = {name: values_B.nan_to_num() for name, values_B in labels.items()}
     if c.reward == "sign":
-        found["reward"] = F.cross_entropy(out.reward, (clean["reward"].sign() + 1).long(), reduction="none")
+        found["reward"] = F.cross_entropy(reward_BR, (clean["reward"].sign() + 1).long(), reduction="none")
     elif c.reward == "scalar":
-        found["reward"] = (out.reward[:, 0] - clean["reward"] / c.reward_scale).square()
+        found["reward"] = (reward_BR[:, 0] - clean["reward"] / c.reward_scale).square()
     if c.termination:
         ended_B = clean["terminated"]
-        found["terminated"] = F.binary_cross_entropy_with_logits(out.termination[:, 0], ended_B, reduction="none")
+        found["terminated"] = F.binary_cross_entropy_with_logits(termination_B1[:, 0], ended_B, reduction="none")
     for index, state in enumerate(c.states):
-        found[state.name] = (out.states[:, index] - (clean[state.name] - state.mean) / state.scale).square()
+        found[state.name] = (states_BS[:, index] - (clean[state.name] - state.mean) / state.scale).square()
     known = {name: ~labels[name].isnan() for name in found}
     return {name: (loss_B * known[name]).sum() / known[name].sum().clamp_min(1) for name, loss_B in found.items()}
 

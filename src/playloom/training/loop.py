@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from threading import Event
@@ -153,6 +153,7 @@ class Loop:
                 for part, named in parts.items():
                     tensors |= {f"{part}.{name}:{key}": whole(tensor).cpu() for key, tensor in named.items()}
             if self.fabric.is_global_zero:
+                self._check_finite(tensors)
                 snapshot = Snapshot(self.step, self._seen, self._now, self._flops, self._run_config(), tensors)
                 save_snapshot(self.folder / "checkpoints", snapshot, self.config.keep)
         self._saved_step = self.step
@@ -238,11 +239,7 @@ class Loop:
         return (by_steps or by_time) and self.done < 1
 
     def _log(self, metrics: dict[str, float], rates: dict[str, float], factor: float) -> None:
-        if not all(np.isfinite(value) for value in metrics.values()):
-            raise PlayloomError(
-                f"the loss is not a finite number at step {self.step} ({metrics}); lower learning_rate or raise "
-                "warmup_steps, and resume from the last checkpoint"
-            )
+        self._check_finite(metrics)
         if self._logger is None:
             return
         gained, seconds = self.done - self._first, time.monotonic() - self._started
@@ -258,6 +255,14 @@ class Loop:
         self._logger.write(report)
         if self._report is not None:
             self._report(report)
+
+    def _check_finite(self, values: Mapping[str, Tensor | float]) -> None:
+        wrong = [name for name, value in values.items() if not torch.as_tensor(value).isfinite().all()]
+        if wrong:
+            raise PlayloomError(
+                f"the training diverged: {', '.join(wrong[:4])} is not a finite number at step {self.step}; start "
+                "again in another --out, with a lower learning_rate or more warmup_steps"
+            )
 
     def _over_ranks(self, metrics: dict[str, float]) -> dict[str, float]:
         if self.fabric.world_size == 1 or not metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,7 @@ _GPU_CODES = 4320  # codes of pictures in a world model's batch on a GPU
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob(ModelJob):
-    """Inputs and outputs of a training of all stages; `ConfigError` for minutes that are not above 0.
+    """Inputs and outputs of a training of all stages; `ConfigError` for minutes that are not finite and above 0.
 
     The alignment is checked before the tokenizer is trained.
     """
@@ -43,8 +44,8 @@ class TrainingJob(ModelJob):
     """Settings of `LoopConfig`: seed, device, threads, precision."""
 
     def __post_init__(self) -> None:
-        if not self.minutes > 0:
-            raise ConfigError(f"minutes is out of range: got {self.minutes:g}, expected more than 0")
+        if not 0 < self.minutes < math.inf:
+            raise ConfigError(f"minutes is out of range: got {self.minutes:g}, expected a finite number above 0")
 
     @property
     def later(self) -> float:

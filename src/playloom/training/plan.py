@@ -118,7 +118,7 @@ def plan_training(
 ) -> TrainingPlan:
     """Predict a training on `frames` pictures (10 a second), at `utilisation` in (0, 1] of the machines' rate."""
     cost, loop, layout = step_cost(model, config), config.loop, model.layout
-    values = 3 * cost.parameters + cost.optimizer_values  # weights, gradients and averages beside the optimiser's
+    values = (3 if loop.ema_decay else 2) * cost.parameters + cost.optimizer_values  # weights, gradients, averages
     state = 4.0 * values
     if loop.strategy == "fsdp" and devices > 1:
         state = state / devices + 4 * cost.largest_block

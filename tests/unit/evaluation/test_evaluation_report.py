@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
 from playloom.actions.codec import SLOT_SIZES
+from playloom.atomic_io import folder_lock
 from playloom.cli.app import app
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
-from playloom.errors import ConfigError, MissingExtraError, PictureError, RecordingError
+from playloom.errors import CheckpointError, ConfigError, MissingExtraError, PictureError, RecordingError, StorageError
 from playloom.evaluation import rollout
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.heads import auroc
@@ -35,6 +36,8 @@ from playloom.evaluation.report import (
 from playloom.evaluation.suite import evaluate, open_test_set
 from playloom.media.images import read_picture
 from playloom.models.checkpoint import load_model, save_model
+from playloom.models.folder import read_model
+from playloom.models.onnx.export import export_onnx
 
 SMALL = EvaluationSettings(
     frames=6,
@@ -259,6 +262,28 @@ def test_the_command_refuses_nonsense_before_it_measures(tmp_path: Path) -> None
     assert "it is a folder" in str(refused.exception), "now, not after minutes"
 
 
+def test_the_graphs_follow_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their description kept the decode order of the export, which a page without a server plays."""
+    pytest.importorskip("onnx")
+    save_model(tmp_path / "model", loud_model(tiny_config()))
+    export_onnx(tmp_path / "model")
+    settings = {"row_delay": 4, "sampling": {"temperature": 0.5}}
+    model = {"fingerprint": read_model(tmp_path / "model").fingerprint}
+    machine = {"device": "cpu", "cpu": "", "cores": 1, "torch": ""}
+    run = {"settings": settings, "model": model, "machine": machine, "seconds": {"all": 1}}
+    report = Report(rows=tuple(ROWS), curves={}, run=run)
+    monkeypatch.setattr("playloom.cli.evaluate._measure", lambda *_: report)
+    call = ["evaluate", "--model", str(tmp_path / "model"), "--cache-dir", str(tmp_path / "work"), "--update-card"]
+    assert CliRunner().invoke(app, call).exit_code == 0
+    assert read_model(tmp_path / "model").card["row_delay"] == 4
+    described = json.loads((tmp_path / "model" / "onnx.json").read_text())
+    assert described["step"]["row_delay"] == 4 and described["sampling"] == {"temperature": 0.5}
+    model["fingerprint"] = "of before"  # as if a training had exported again during the evaluation
+    refused = CliRunner().invoke(app, call)
+    assert isinstance(refused.exception, CheckpointError) and "other weights" in str(refused.exception)
+    assert "PSNR at step 1" in refused.stdout, "the figures are shown all the same"
+
+
 def test_evaluate_says_what_does_not_fit(tmp_path: Path) -> None:
     model = loud_model(tiny_config())
     with pytest.raises(PictureError, match="30 x 20"):
@@ -274,6 +299,12 @@ def test_a_store_without_test_episodes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="test split"):
         open_test_set(tmp_path / "train", tmp_path / "work")
     with pytest.raises(RecordingError, match="not a folder"):
+        open_test_set(tmp_path / "nothing", tmp_path / "work")
+
+
+def test_a_test_set_is_prepared_by_one_process_at_a_time(tmp_path: Path) -> None:
+    """Two evaluations with one cache folder wrote into the same files, and one of them crashed."""
+    with folder_lock(tmp_path / "work"), pytest.raises(StorageError, match="another process"):
         open_test_set(tmp_path / "nothing", tmp_path / "work")
 
 

@@ -54,6 +54,9 @@ def test_checkpointing_and_shards_save_memory_and_devices_save_time():
     plain = plan()
     assert plan(activation_checkpointing=True).activation_bytes < plain.activation_bytes / 2
     assert plan(devices=4, strategy="fsdp").state_bytes < plain.state_bytes / 2
+    without = plan(ema_decay=0)  # no averaged weights, on the device and in the checkpoints
+    assert plain.state_bytes - without.state_bytes == 4 * plain.parameters
+    assert plain.checkpoint_bytes > without.checkpoint_bytes
     assert plan(devices=4).days == pytest.approx(plain.days / 4)
     assert plan(batch=8).activation_bytes == pytest.approx(2 * plain.activation_bytes, rel=0.1)
 

@@ -135,6 +135,15 @@ def test_damaged_checkpoints_fall_back_to_the_one_before(store, tmp_path):
         load_newest(folder)
 
 
+def test_a_damaged_checkpoint_does_not_displace_a_new_one(store, tmp_path):
+    train(store, tmp_path, steps=8, save_steps=3)
+    folder = tmp_path / "checkpoints"
+    (folder / "step-000000008" / "state.json").write_text("{")
+    train(store, tmp_path, steps=7, keep=1)
+    assert [path.name for path in folder.iterdir()] == ["step-000000007"]
+    assert load_newest(folder).step == 7
+
+
 def test_accumulated_batches_equal_one_large_batch(store, tmp_path):
     plain = {"steps": 3, "row_delays": (0,), "row_delay_weights": (1.0,), "first_step_image_loss": True}
     train(store, tmp_path / "large", batch=6, **plain)
@@ -146,8 +155,15 @@ def test_accumulated_batches_equal_one_large_batch(store, tmp_path):
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence(store, tmp_path):
-    with pytest.raises(PlayloomError, match="number"):
+    with pytest.raises(PlayloomError, match=r"number.*another --out"):
         train(store, tmp_path, steps=300, learning_rate=1e12, clip=1e20, warmup_steps=1)
+
+
+def test_a_checkpoint_has_finite_weights(store, tmp_path):
+    """A run that saved more often than it logged kept checkpoints of NaN only, and was told to resume from them."""
+    with pytest.raises(PlayloomError, match="number"):
+        train(store, tmp_path, steps=30, learning_rate=1e12, clip=1e20, warmup_steps=1, save_steps=1, log_steps=40)
+    assert all(tensor.isfinite().all() for tensor in load_newest(tmp_path / "checkpoints").tensors.values())
 
 
 def test_reports_tell_rates_and_the_time_left(store, tmp_path):

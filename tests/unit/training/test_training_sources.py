@@ -155,9 +155,9 @@ def test_a_card_names_the_processor_that_trained(tmp_path, monkeypatch):
 
 
 def test_a_card_names_the_seeds_that_are_known(tmp_path):
-    """An episode whose seed is null ended the run before its export."""
-    writer = TokenDataset.create(tmp_path, 2, slots=1, tokenizer="toy", state_columns=())
-    for seed in (None, 4):
+    """An episode whose seed is null ended the run before its export; that of a mirrored episode was there twice."""
+    writer = TokenDataset.create(tmp_path, 3, slots=1, tokenizer="toy", state_columns=())
+    for seed in (None, 4, 4):
         rows = np.zeros((1, 1), np.uint16), np.zeros((1, 16), np.uint8), np.zeros((1, 0), np.float32)
         writer.append_episode(*rows, {"split": "train", "seed": seed})
     writer.finish()

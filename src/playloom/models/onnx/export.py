@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from playloom.atomic_io import ensure_writable
-from playloom.errors import MissingExtraError
-from playloom.json_io import write_json
-from playloom.models.checkpoint import WorldModel, load_model
+from playloom.errors import CheckpointError, MissingExtraError
+from playloom.json_io import read_json, write_json
+from playloom.models.checkpoint import load_model
 from playloom.models.decode_order import card_row_delay, schedule
-from playloom.models.folder import model_folder
+from playloom.models.folder import ModelDescription, model_folder, read_model
 from playloom.models.onnx import DESCRIPTION
 from playloom.models.sequence import NO_TOKEN
 
@@ -63,7 +63,16 @@ def export_if_installed(folder: Path) -> None:
         export_onnx(folder)
 
 
-def description(world: WorldModel) -> dict[str, Any]:
+def update_description(folder: Path) -> None:
+    """Write the decode order and the sampling of a model's card into the description of its graphs, if it has any."""
+    path = folder / DESCRIPTION
+    if path.is_file():
+        content = read_json(path, CheckpointError, "export the graphs again")
+        now = description(read_model(folder))
+        write_json(path, content | {name: now[name] for name in ("step", "sampling")}, indent=None)
+
+
+def description(world: ModelDescription) -> dict[str, Any]:
     """Return what a program needs beside the graphs: vocabulary, passes, caches and sampling."""
     config, layout = world.config, world.config.layout
     order = schedule(layout, card_row_delay(world.card))
