@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,6 @@ from playloom.models.folder import ModelDescription
 from playloom.models.heads import StepPrediction
 from playloom.models.onnx import DESCRIPTION
 
-_T = TypeVar("_T")
 BackendName = Literal["torch", "onnx", "onnx-int8", "auto"]
 """`onnx`: onnxruntime on the CPU, without torch. `onnx-int8`: the same with weights of 8 bits, faster and less exact.
 `auto`: see `choose_backend`."""
@@ -34,19 +32,6 @@ class GeneratedFrames(NamedTuple):
     nats_B: Sequence[float | None]
     """Mean entropy of the distributions that the codes were drawn from, at temperature 1; None: not measured."""
     predictions_B: Sequence[StepPrediction | None]  # predictions of the heads; None without heads
-
-
-class InlineExecutor(Executor):
-    """An executor that runs its work at once, in the caller's thread."""
-
-    def submit(self, work: Callable[..., _T], /, *args: Any, **options: Any) -> Future[_T]:
-        """Run the work; return a future that is done."""
-        future: Future[_T] = Future()
-        try:
-            future.set_result(work(*args, **options))
-        except Exception as error:  # for whoever reads the future, as of any executor
-            future.set_exception(error)
-        return future
 
 
 def choose_backend(name: BackendName, model: ModelDescription, device: str = "auto") -> ChosenBackend:

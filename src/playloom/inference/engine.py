@@ -8,9 +8,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import check_values
 from playloom.device import cpu_threads
 from playloom.errors import ActionError, BadInputError
-from playloom.inference.backend import BackendName, InlineExecutor, choose_backend
+from playloom.inference.backend import BackendName, choose_backend
 from playloom.inference.decoder import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import PendingAction, PromptStep, Session, StepInput
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from playloom.inference.onnx_backend import OnnxBackend
     from playloom.inference.torch_backend import TorchBackend
 
+_T = TypeVar("_T")
 Frame = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None, float | None, StepPrediction | None]
 """A frame, uint8 [H, W, 3], its codes, int64 [N], their entropy, and the heads' prediction; None: missing."""
 
@@ -93,7 +94,7 @@ class Engine:
             actions = self._actions(inputs)
             steps = [_result(*parts) for parts in zip(inputs, actions, self._frames(inputs, entropy), strict=True)]
             beside = len(inputs) < self._threads  # else the passes need all threads
-            done = (self._pixels if beside else InlineExecutor()).submit(self._decode, steps, decode)
+            done = (self._pixels if beside else _InlineExecutor()).submit(self._decode, steps, decode)
             if done.done():
                 done.result()  # its error comes before the sessions move, so that the step can be repeated
             for item in inputs:
@@ -102,8 +103,12 @@ class Engine:
             return done
 
     def executor(self) -> Executor:
-        """Return an executor for work of the model beside the caller's; with torch it runs at once, see its backend."""
-        return self.backend.executor()
+        """Return an executor for work of the model beside the caller's, with one thread.
+
+        With torch it runs the work at once: two threads that compute slow each other down, see
+        `playloom.device.run_in_temporary_thread`.
+        """
+        return _InlineExecutor() if self.backend.name == "torch" else ThreadPoolExecutor(1, "playloom-engine")
 
     def sample_action(self, sessions: Sequence[Session]) -> list[NDArray[np.uint8]]:
         """Sample each session's next action, uint8 [16], as for a policy in the real game; its next step takes it."""
@@ -298,6 +303,16 @@ class Engine:
         for wanted in dict.fromkeys(map(kind, inputs)):
             batch = [item for item in inputs if kind(item) == wanted]
             yield [batch[index] for index in self.decoder.arrange(_states(batch))]
+
+
+class _InlineExecutor(Executor):
+    def submit(self, work: Callable[..., _T], /, *args: Any, **options: Any) -> Future[_T]:
+        future: Future[_T] = Future()
+        try:
+            future.set_result(work(*args, **options))
+        except Exception as error:  # for whoever reads the future, as of any executor
+            future.set_exception(error)
+        return future
 
 
 def _check_once(sessions: Sequence[Session]) -> None:

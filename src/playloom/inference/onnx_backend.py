@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from itertools import pairwise
@@ -282,10 +282,6 @@ class OnnxBackend:
     def source(self, seed: int) -> np.random.Generator:
         """See `TorchBackend`."""
         return np.random.default_rng(check_seed(seed))
-
-    def executor(self) -> Executor:
-        """Return an executor with one thread."""
-        return ThreadPoolExecutor(1, "playloom-onnx")
 
     def copy_source(self, source: np.random.Generator) -> np.random.Generator:
         """See `TorchBackend`."""

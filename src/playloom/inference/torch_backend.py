@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from playloom.device import generator
 from playloom.errors import ResourceError
-from playloom.inference.backend import ChosenBackend, GeneratedFrames, InlineExecutor
+from playloom.inference.backend import ChosenBackend, GeneratedFrames
 from playloom.inference.cuda_graphs import CaptureKey, FrameGraphs, Work, cuda_capture
 from playloom.inference.decoder import Batch, CacheSlot, Chunk, DecodingPlan, Memory, StepDecoder
 from playloom.inference.sampling import Sampling
@@ -190,13 +189,6 @@ class TorchBackend:
                 raise ResourceError(
                     f"out of memory on {self.model.device}: close some sessions, or use a smaller model"
                 ) from error
-
-    def executor(self) -> Executor:
-        """Return an executor that runs its work at once, in the caller's thread.
-
-        Two threads that compute with torch slow each other down, see `playloom.device.run_in_temporary_thread`.
-        """
-        return InlineExecutor()
 
     def source(self, seed: int) -> torch.Generator:
         """Return a random generator for one dream."""

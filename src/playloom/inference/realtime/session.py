@@ -86,7 +86,8 @@ class LiveSession(LiveState):
     ) -> None:
         """Make a frame at every tick, until closed, `stop()` is true or so many `ticks` have passed.
 
-        `on_frame` runs in this thread, and the next tick waits for it. `first_tick` is in seconds of `time`; None: now.
+        `on_frame` runs in this thread, and the next tick waits for it, or runs beside it where the frame is late.
+        `first_tick` is in seconds of `time`; None: now.
         """
         self._check_open()
         limit = None if ticks is None else self._clock.passed + ticks
