@@ -171,10 +171,11 @@ def held_state(name: str) -> NDArray[np.float32]:
     return np.array([INPUTS[name].get(control.name, 0.0) for control in CONTROLS], np.float32)
 
 
-def effects(frames: Mapping[str, Frames], episodes_M: NDArray[np.int64]) -> ControlMetrics:
+def effects(frames: Mapping[str, Frames], episodes_M: NDArray[np.int64], measures: Sequence[str]) -> ControlMetrics:
     """Estimate the effects from pictures [M, 1 + S, H, W, 3] by name of the input; the first is the last seen."""
     rest, held_MK, rest_M = frames["rest"], {}, {}
-    for name, one in MEASURES.items():
+    for name in measures:
+        one = MEASURES[name]
         held_MK[name] = np.stack([sign * one.estimate(frames[held], rest) for held, sign in one.signs.items()], axis=1)
         rest_M[name] = one.estimate(frames.get(AGAIN, rest), rest)
     return ControlMetrics(held_MK=held_MK, rest_M=rest_M, episodes_M=episodes_M)
@@ -228,17 +229,23 @@ def control_rows(
     return [*rows, row(title, estimator["error"], "deg", episodes_M=episodes_P, statistic=np.median)]
 
 
-def measure_control(run: EvaluationContext, segments: Sequence[Segment]) -> ControlMetrics:
-    """Hold every input from every segment, in generated frames; `AGAIN` has seeds of its own."""
+def measure_control(
+    run: EvaluationContext, segments: Sequence[Segment], measures: Sequence[str] = tuple(MEASURES)
+) -> ControlMetrics:
+    """Hold every input of the measures from every segment, in generated frames; `AGAIN` has seeds of its own."""
     s, frames = run.settings, {}
     prompts = with_codes(run.model, [segment.prompt(run.dataset) for segment in segments])
     last = reconstruct(run.model, frames_after(run.dataset, segments, 0), s.batch)
-    for name in INPUTS:
+    for name in (*_inputs_of(measures), AGAIN):
         actions = [np.tile(encode_named(held_state(name)), (s.control_steps, 1))] * len(prompts)
         generated = run.changed(seed=s.seed + len(prompts) * (name == AGAIN)).rollout_frames(prompts, actions)
         frames[name] = np.concatenate([last[:, None], generated], axis=1)
         run.progress(f"control, {name}")
-    return effects(frames, segment_episodes(run.dataset, segments))
+    return effects(frames, segment_episodes(run.dataset, segments), measures)
+
+
+def _inputs_of(measures: Sequence[str]) -> list[str]:
+    return [*(held for name in measures for held in MEASURES[name].signs), "rest"]
 
 
 def measure_game_control(
@@ -248,7 +255,7 @@ def measure_game_control(
 
     Returns the metrics of the segments without a death; None when there is none, or for another game.
     """
-    inputs = [name for name in INPUTS if name != AGAIN]
+    inputs = _inputs_of(tuple(MEASURES))
     actions = [np.tile(encode_named(held_state(name)), (steps, 1)) for name in inputs]
     kept, trials = [], []
     for segment in segments:
@@ -261,7 +268,7 @@ def measure_game_control(
     if not kept:
         return None
     by_input = dict(zip(inputs, np.stack([np.stack(one) for one in trials], axis=1), strict=True))
-    return effects(by_input, segment_episodes(dataset, kept))
+    return effects(by_input, segment_episodes(dataset, kept), tuple(MEASURES))
 
 
 def play_from(dataset: FrameDataset, segment: Segment, actions_SA: NDArray[np.uint8]) -> tuple[Frames, bool]:

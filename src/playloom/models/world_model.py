@@ -19,19 +19,29 @@ def build_transformer(config: ModelConfig, *, seed: int = 0) -> Transformer:
         return Transformer(config.transformer, config.layout)
 
 
-def weight_bytes(config: ModelConfig) -> int:
-    """Return the memory of all weights in float32."""
+def weight_bytes(config: ModelConfig, dtype: torch.dtype = torch.float32) -> int:
+    """Return the memory of all weights: the transformer's in `dtype`, the tokenizer's in float32."""
     with torch.device("meta"):
         networks = build_transformer(config), FrameTokenizer(config.tokenizer)
-    return 4 * sum(weight.numel() for network in networks for weight in network.parameters())
+    transformer, tokenizer = (sum(weight.numel() for weight in network.parameters()) for network in networks)
+    return dtype.itemsize * transformer + 4 * tokenizer
 
 
-def require_memory(config: ModelConfig, device: torch.device | str = "cpu") -> None:
-    """Raise ResourceError unless the weights and the context of one session fit on the device."""
-    weights, free = weight_bytes(config), free_memory(device)
-    cache = KeyValueCache.bytes_each(config.transformer, config.layout.positions)
-    if weights + cache > free:
+def require_memory(
+    config: ModelConfig,
+    device: torch.device | str = "cpu",
+    *,
+    dtype: torch.dtype = torch.float32,
+    sessions: int = 1,
+    weights: int | None = None,
+) -> None:
+    """Raise ResourceError unless `sessions` caches and `weights` (bytes to allocate; None: all) fit on the device."""
+    weights = weight_bytes(config, dtype) if weights is None else weights
+    caches = sessions * KeyValueCache.bytes_each(config.transformer, config.layout.positions, dtype.itemsize)
+    free = free_memory(device)
+    if weights + caches > free:
         raise ResourceError(
-            f"{config.name} needs {weights + cache:,} bytes on {device} ({weights:,} for weights, {cache:,} for the "
-            f"context of one session) and {free:,} are free; choose a smaller model"
+            f"{config.name} needs {weights + caches:,} bytes on {device} ({weights:,} for weights, {caches:,} for the "
+            f"context of {sessions} sessions) and {free:,} are free; choose a smaller preset, a shorter dtype or fewer "
+            "sessions"
         )

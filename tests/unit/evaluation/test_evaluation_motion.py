@@ -181,7 +181,7 @@ def test_no_input_works_in_a_still_picture(blur: bool) -> None:
     if blur:
         picture = np.array(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(6)))
     frames = np.broadcast_to(picture, (3, 4, *picture.shape))
-    still = effects(dict.fromkeys(INPUTS, frames), np.arange(3))
+    still = effects(dict.fromkeys(INPUTS, frames), np.arange(3), tuple(MEASURES))
     assert verdicts(still) == [False] * 2 * len(MEASURES)
 
 
