@@ -10,7 +10,7 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,7 +59,7 @@ def fast_bfloat16(device: str) -> bool:
         return True
     import torch
 
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # missing in older versions
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in older versions
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
