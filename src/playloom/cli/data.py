@@ -96,8 +96,6 @@ def import_command(
 
         _print_imported(join_datasets(recordings, out), out, tokenizer, report=False)
         return
-    if tokenizer is not None:
-        common.refuse(call, ("preset",), "does not apply to --tokenizer, which decides the sizes")
     if cluster:
         common.refuse(call, ("workers",), "does not apply to --cluster")
     parallel: dict[str, Any] = {"workers": workers, "cluster": cluster, "shard": _part(shard)}
@@ -108,6 +106,7 @@ def import_command(
 
         sizes, encoder = preset_of(preset).tokenizer, None
         if tokenizer is not None:
+            common.refuse(call, ("preset",), "does not apply to --tokenizer, which decides the sizes")
             from playloom.training.artifacts import clip_encoder
 
             sizes, encoder = clip_encoder(tokenizer, 1 if workers or cluster else None)
