@@ -73,6 +73,14 @@ def encode_named(state_N16: ArrayLike) -> NDArray[np.uint8]:
     return values
 
 
+def encode_vector(numbers_N16: ArrayLike) -> NDArray[np.uint8]:
+    """Encode numbers in [-1, 1] [..., 16]: as `encode_named`, but any control that is no stick is pressed from 0.5."""
+    state = np.array(numbers_N16, np.float32)
+    _check_width(state)
+    state[..., _BINARY] = state[..., _BINARY] >= 0.5
+    return encode_named(state)
+
+
 def decode_values(values_NA: ArrayLike) -> NDArray[np.float32]:
     """Decode action values [..., 16] as controller states, float32; the exact inverse of `encode_named` on bins."""
     values = check_values(values_NA)
@@ -99,9 +107,8 @@ def check_values(values_NA: ArrayLike) -> NDArray[np.uint8]:
 def mirror_values(values_NA: ArrayLike) -> NDArray[np.uint8]:
     """Return the action values for a left-right mirrored picture: sticks' x negated, d-pad sides swapped."""
     mirrored = check_values(values_NA)
-    for axis in ("left_stick_x", "right_stick_x"):
-        mirrored[..., SLOT_NAMES.index(axis)] = 2 * REST_BIN - mirrored[..., SLOT_NAMES.index(axis)]
-    sides = [SLOT_NAMES.index("dpad_left"), SLOT_NAMES.index("dpad_right")]
+    left_x, right_x, *sides = map(SLOT_NAMES.index, ("left_stick_x", "right_stick_x", "dpad_left", "dpad_right"))
+    mirrored[..., [left_x, right_x]] = 2 * REST_BIN - mirrored[..., [left_x, right_x]]
     mirrored[..., sides] = mirrored[..., sides[::-1]]
     return mirrored
 

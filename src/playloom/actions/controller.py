@@ -46,40 +46,34 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True)
 class ControllerState:
-    """Controller during one step of 0.1 s. Every field rests at 0."""
+    """Controller during one step of 0.1 s. Every field rests at 0.
+
+    Triggers are in [0, 1]. Face buttons, the directional pad, `skill_1` (left bumper, LB) and `skill_2` (right bumper,
+    RB) are 0 or 1.
+
+    Attributes:
+        left_stick_x: strafe, [-1, 1], +1 right.
+        left_stick_y: walk, [-1, 1], +1 forward.
+        right_stick_x: turn, [-1, 1], +1 clockwise.
+        right_stick_y: look, [-1, 1], +1 up.
+    """
 
     left_stick_x: float = 0.0
-    """Strafe, [-1, 1], +1 right."""
     left_stick_y: float = 0.0
-    """Walk, [-1, 1], +1 forward."""
     right_stick_x: float = 0.0
-    """Turn, [-1, 1], +1 clockwise."""
     right_stick_y: float = 0.0
-    """Look, [-1, 1], +1 up."""
     trigger_LT: float = 0.0
-    """Left trigger, [0, 1]."""
     trigger_RT: float = 0.0
-    """Right trigger, [0, 1]."""
     button_A: float = 0.0
-    """Face button, 0 or 1."""
     button_B: float = 0.0
-    """Face button, 0 or 1."""
     button_X: float = 0.0
-    """Face button, 0 or 1."""
     button_Y: float = 0.0
-    """Face button, 0 or 1."""
     dpad_up: float = 0.0
-    """Directional pad, 0 or 1."""
     dpad_down: float = 0.0
-    """Directional pad, 0 or 1."""
     dpad_left: float = 0.0
-    """Directional pad, 0 or 1."""
     dpad_right: float = 0.0
-    """Directional pad, 0 or 1."""
     skill_1: float = 0.0
-    """Left bumper (LB), 0 or 1."""
     skill_2: float = 0.0
-    """Right bumper (RB), 0 or 1."""
 
     def __post_init__(self) -> None:
         for control in CONTROLS:

@@ -48,26 +48,15 @@ STEPS_PER_SECOND = 10
 
 _CONTROLS = {control.name: control for control in CONTROLS}
 _ALIASES: dict[str, tuple[str, float]] = {
-    "forward": ("left_stick_y", 1),
-    "back": ("left_stick_y", -1),
-    "left": ("left_stick_x", -1),
-    "right": ("left_stick_x", 1),
-    "turn_left": ("right_stick_x", -1),
-    "turn_right": ("right_stick_x", 1),
-    "look_up": ("right_stick_y", 1),
-    "look_down": ("right_stick_y", -1),
-    "fire": ("trigger_RT", 1),
-    "jump": ("button_A", 1),
-    "crouch": ("trigger_LT", 1),
-    "use": ("button_X", 1),
+    "forward": ("left_stick_y", 1), "back": ("left_stick_y", -1),
+    "left": ("left_stick_x", -1), "right": ("left_stick_x", 1),
+    "turn_left": ("right_stick_x", -1), "turn_right": ("right_stick_x", 1),
+    "look_up": ("right_stick_y", 1), "look_down": ("right_stick_y", -1),
+    "fire": ("trigger_RT", 1), "jump": ("button_A", 1), "crouch": ("trigger_LT", 1), "use": ("button_X", 1),
     **{name.rpartition("_")[2]: (name, 1) for name in _CONTROLS if name.startswith(("trigger_", "button_"))},
-    "LB": ("skill_1", 1),
-    "RB": ("skill_2", 1),
-    "lx": ("left_stick_x", 1),
-    "ly": ("left_stick_y", 1),
-    "rx": ("right_stick_x", 1),
-    "ry": ("right_stick_y", 1),
-}
+    "LB": ("skill_1", 1), "RB": ("skill_2", 1),
+    "lx": ("left_stick_x", 1), "ly": ("left_stick_y", 1), "rx": ("right_stick_x", 1), "ry": ("right_stick_y", 1),
+}  # fmt: skip
 _NEEDS_VALUE = {"lx", "ly", "rx", "ry"} | {c.name for c in CONTROLS if c.kind == "axis"}
 _WORDS = {name.lower(): name for name in [*_CONTROLS, *_ALIASES, "rest"]}
 
@@ -115,9 +104,9 @@ def action_values(action: Action, schema: Schema | None = None) -> NDArray[np.ui
                 "schema='named' or 'binned', or names such as {'left_stick_y': 1.0}"
             )
         values_A = rows_to_values(row, schema)
+    except ActionError:
+        raise
     except (TypeError, ValueError) as error:
-        if isinstance(error, ActionError):
-            raise
         raise ActionError(f"an action is wrong: got {action!r:.60}, expected names or 16 numbers") from error
     if values_A.shape != (len(CONTROLS),):
         raise ActionError(f"an action is wrong: got an array {list(values_A.shape)}, expected [{len(CONTROLS)}]")

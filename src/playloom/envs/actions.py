@@ -17,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from playloom.actions.codec import decode_values, encode_named
+from playloom.actions.codec import decode_values, encode_vector
 from playloom.actions.controller import CONTROLS, ControllerState
 from playloom.actions.script import action_values
 from playloom.errors import ActionError, ConfigError
@@ -58,12 +58,10 @@ class Controller(ActionMapper):
             state = np.array(actions, np.float32)
         except (TypeError, ValueError) as error:
             raise ActionError(f"the action is {actions!r}: expected {len(CONTROLS)} numbers in -1 to 1") from error
-        if state.shape[-1:] == (len(CONTROLS),):  # encode_named refuses other shapes, and sticks out of range
-            pressed = state[..., _PRESSED]
-            if not (np.abs(pressed) <= 1).all():  # NaN included
-                raise ActionError(f"the action is {actions!r}: expected {len(CONTROLS)} numbers in -1 to 1")
-            state[..., _PRESSED] = pressed >= 0.5
-        return encode_named(state)
+        # encode_vector refuses other shapes, and sticks out of range.
+        if state.shape[-1:] == (len(CONTROLS),) and not (np.abs(state[..., _PRESSED]) <= 1).all():  # NaN included
+            raise ActionError(f"the action is {actions!r}: expected {len(CONTROLS)} numbers in -1 to 1")
+        return encode_vector(state)
 
 
 class DiscreteActions(ActionMapper):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 from weakref import WeakValueDictionary
 
 import gymnasium as gym
@@ -34,8 +34,6 @@ AnyModel: TypeAlias = str | Path | Engine | None
 """A bundled model's name, a folder, or an engine, which may have other users; None: the first bundled model."""
 _ENGINES: WeakValueDictionary[tuple[object, ...], Engine] = WeakValueDictionary()
 """Engines loaded here, shared by environments of the same settings; an entry goes with its last environment."""
-RENDER_MODES = ("rgb_array",)
-FPS = 10  # steps per second
 PROMPT_OPTION = "prompt"  # option of `reset` that chooses the prompt by its number
 
 
@@ -57,13 +55,8 @@ class Transition:
     """Predicted reward, termination and states; None: the model has no heads."""
 
 
-class StepOutcome(NamedTuple):
-    """Result of an episode's step, without the frame."""
-
-    reward: float
-    terminated: bool
-    truncated: bool
-    info: Info
+StepOutcome: TypeAlias = tuple[float, bool, bool, Info]
+"""Reward, terminated, truncated and info of an episode's step."""
 
 
 class DreamEpisode:
@@ -71,12 +64,9 @@ class DreamEpisode:
 
     def __init__(self) -> None:
         self.session: Session | None = None
-        self.steps = 0
-        """Number of steps made."""
-        self.done = False
-        """True when it is terminated or truncated: no step before the next reset."""
-        self.just_reset = False
-        """True until its first frame is returned."""
+        self.steps = 0  # made in this episode
+        self.done = False  # terminated or truncated: no step before the next reset
+        self.just_reset = False  # true until its first frame is returned
         self._frame_HWC: NDArray[np.uint8] | None = None
         self._generated = False
         self._info: Info = {}
@@ -122,9 +112,9 @@ class DreamEpisode:
         self.close()
         self.session, self.steps, self.done, self.just_reset = session, 0, False, True
         self._set_frame(state.frame_HWC, state.generated)
-        self._info = dict(prompt=index, dream_seed=seed, codes=state.codes_N, actions=REST_VALUES, entropy=0.0)
-        if (heads := session.engine.model.config.heads) is not None:
-            self._info |= _predicted_info(unknown_prediction(heads))
+        heads = session.engine.model.config.heads
+        self._info = {"prompt": index, "dream_seed": seed}
+        self._set_info(state.codes_N, REST_VALUES, 0.0, None if heads is None else unknown_prediction(heads))
 
     def reset_info(self) -> Info:
         """Return the `info` of the first frame, once it is to be returned."""
@@ -137,9 +127,7 @@ class DreamEpisode:
         before_HWC, action_A = None if step.frame_HWC is None else self.frame_HWC, step.action_A.copy()
         action_A.flags.writeable = False
         self._set_frame(step.frame_HWC, generated=True)
-        self._info |= {"codes": step.codes_N, "actions": action_A, "entropy": step.entropy}
-        if step.prediction is not None:
-            self._info |= _predicted_info(step.prediction)
+        self._set_info(step.codes_N, action_A, step.entropy, step.prediction)
         number, self.steps = self.steps, self.steps + 1
         if before_HWC is None or self._frame_HWC is None:
             return None
@@ -170,17 +158,25 @@ class DreamEpisode:
             self.session.close()
         self.session, self._frame_HWC = None, None
 
+    def _set_info(
+        self, codes_N: NDArray[np.int64], action_A: NDArray[np.uint8], entropy: float, prediction: StepPrediction | None
+    ) -> None:
+        self._info |= {"codes": codes_N, "actions": action_A, "entropy": entropy}
+        if prediction is not None and prediction.termination is not None:
+            self._info["termination"] = prediction.termination
+        if prediction is not None and prediction.states:
+            self._info["states"] = dict(prediction.states)
+
     def _set_frame(self, frame_HWC: NDArray[np.uint8] | None, generated: bool) -> None:
-        self._generated = generated
-        self._frame_HWC = frame_HWC
-        if frame_HWC is not None:
-            self._frame_HWC = frame_HWC.copy()
+        self._generated, self._frame_HWC = generated, None if frame_HWC is None else frame_HWC.copy()
+        if self._frame_HWC is not None:
             self._frame_HWC.flags.writeable = False
 
 
 class BaseWorldModelEnv:
     """Constructor and step of both environments. The spaces are those of one episode."""
 
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's own form)
     _initial_states: InitialStates  # Gymnasium also closes an environment whose constructor failed: it has none
     _episodes: tuple[DreamEpisode, ...] = ()
 
@@ -221,7 +217,7 @@ class BaseWorldModelEnv:
             split: the prompts are those of this split of the dataset; None: of all splits.
             render_mode: `rgb_array`, or None.
         """
-        if render_mode is not None and render_mode not in RENDER_MODES:
+        if render_mode not in (None, "rgb_array"):
             raise ConfigError(f"unknown render mode {render_mode!r}: expected rgb_array or None")
         if max_steps is not None and not (isinstance(max_steps, int | np.integer) and max_steps >= 1):
             raise ConfigError(f"max_steps is {max_steps!r}: expected a whole number from 1, or None for no truncation")
@@ -268,7 +264,7 @@ class BaseWorldModelEnv:
             else:
                 terminated = episode.predicted_end(predicted)
             truncated, episode.done = episode.done, episode.done or terminated
-            outcomes.append(StepOutcome(reward, terminated, truncated, episode.info))
+            outcomes.append((reward, terminated, truncated, episode.info))
         return outcomes
 
     def _prompt_option(self, options: Info | None) -> int | None:
@@ -284,7 +280,7 @@ class BaseWorldModelEnv:
             raise BadInputError(f"the prompt is {index!r}: expected a whole number 0 to {count - 1}")
         return int(index)
 
-    def _free(self) -> None:
+    def close_extras(self, **kwargs: Any) -> None:
         """Free the memory of all sessions."""
         for episode in self._episodes:
             episode.close()
@@ -305,8 +301,6 @@ class WorldModelEnv(BaseWorldModelEnv, gym.Env[NDArray[Any], Any]):
     NaN after a reset. Methods raise an ActionError for an action outside the space, and a BadInputError before the
     first reset, after an episode's end and for other options.
     """
-
-    metadata = {"render_modes": list(RENDER_MODES), "render_fps": FPS}  # noqa: RUF012 (Gymnasium's own form)
 
     @property
     def session(self) -> Session:
@@ -340,12 +334,7 @@ class WorldModelEnv(BaseWorldModelEnv, gym.Env[NDArray[Any], Any]):
 
     def close(self) -> None:
         """Free the memory of all sessions; a reset begins anew."""
-        self._free()
-
-
-def _predicted_info(prediction: StepPrediction) -> Info:
-    info: Info = {} if prediction.termination is None else {"termination": prediction.termination}
-    return info | ({"states": dict(prediction.states)} if prediction.states else {})
+        self.close_extras()
 
 
 def _load_engine(model: AnyModel, device: str, decode_order: DecodeOrder | None, backend: BackendName) -> Engine:

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from playloom.envs.core import FPS, RENDER_MODES, AnyModel, BaseWorldModelEnv, DreamEpisode, Info, StepOutcome
+from playloom.envs.core import AnyModel, BaseWorldModelEnv, DreamEpisode, Info
 from playloom.envs.prompts import Prompts
 from playloom.errors import ActionError, BadInputError, ConfigError
 
@@ -29,11 +29,7 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Observations, Any, NDArra
     step (the last frame is in `info["final_obs"]`), or only with `reset`.
     """
 
-    metadata = {  # noqa: RUF012 (Gymnasium's own form)
-        "render_modes": list(RENDER_MODES),
-        "render_fps": FPS,
-        "autoreset_mode": AutoresetMode.NEXT_STEP,
-    }
+    metadata = BaseWorldModelEnv.metadata | {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(
         self,
@@ -94,46 +90,33 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Observations, Any, NDArra
             raise ActionError(f"the actions have shape {np.shape(actions)}: expected {self.num_envs} actions")
         if self.autoreset_mode != AutoresetMode.DISABLED:
             self._begin_next()
+        rewards_N = np.zeros(self.num_envs, np.float64)
+        terminated_N, truncated_N = np.zeros((2, self.num_envs), np.bool_)
+        found: dict[int, Info] = {}
+        infos: Info = {}
         running = [index for index, episode in enumerate(self._episodes) if not episode.just_reset]
-        outcomes: dict[int, StepOutcome] = {}
         if running:
-            found = self._advance([self._episodes[index] for index in running], values_NA[running])
-            outcomes = dict(zip(running, found, strict=True))
-        final: dict[int, Info] = {}
+            outcomes = self._advance([self._episodes[index] for index in running], values_NA[running])
+            for index, outcome in zip(running, outcomes, strict=True):
+                rewards_N[index], terminated_N[index], truncated_N[index], found[index] = outcome
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
-            ended = [index for index in outcomes if self._episodes[index].done]
-            seen = [self._observe(self._episodes[index]) for index in ended]
-            final = {i: {"final_obs": x, "final_info": outcomes[i].info} for i, x in zip(ended, seen, strict=True)}
+            for index in running:
+                if self._episodes[index].done:
+                    last = {"final_obs": self._observe(self._episodes[index]), "final_info": found[index]}
+                    infos = self._add_info(infos, last, index)
             self._begin_next()
-        return self._results(outcomes, final)
+        for index, episode in enumerate(self._episodes):
+            infos = self._add_info(infos, episode.reset_info() if episode.just_reset else found[index], index)
+        return self._observations(), rewards_N, terminated_N, truncated_N, infos
 
     def render(self) -> tuple[NDArray[np.uint8] | None, ...] | None:  # type: ignore[override]
         """Return every environment's frame; see `WorldModelEnv.render`."""
         return None if self.render_mode is None else tuple(episode.picture() for episode in self._episodes)
 
-    def close_extras(self, **kwargs: Any) -> None:
-        """Free the memory of all sessions."""
-        self._free()
-
     def _begin_next(self) -> None:
         for episode, rng in zip(self._episodes, self._rngs, strict=True):
             if episode.done:
                 episode.begin(self._initial_states, rng)
-
-    def _results(
-        self, outcomes: dict[int, StepOutcome], final: dict[int, Info]
-    ) -> tuple[Observations, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
-        rewards_N = np.zeros(self.num_envs, np.float64)
-        terminated_N, truncated_N = np.zeros((2, self.num_envs), np.bool_)
-        infos: Info = {}
-        for index, episode in enumerate(self._episodes):
-            info: Info = {}
-            if index in outcomes:
-                rewards_N[index], terminated_N[index], truncated_N[index], info = outcomes[index]
-            if index in final:
-                infos = self._add_info(infos, final[index], index)
-            infos = self._add_info(infos, episode.reset_info() if episode.just_reset else info, index)
-        return self._observations(), rewards_N, terminated_N, truncated_N, infos
 
     def _observations(self) -> Observations:
         return np.stack([self._observe(episode) for episode in self._episodes])

@@ -34,14 +34,12 @@ from playloom.errors import BadInputError, ConfigError, RecordingError, StorageE
 from playloom.games.capture_input import Pad, PynputInput, Rectangle, X11Input, X11Window, open_display
 
 MAX_FPS = 240
-_WAITING = 4
-"""Pictures that may wait for the encoder; a picture of 1080p has 8 MB."""
+_WAITING = 4  # pictures that may wait for the encoder; a picture of 1080p has 8 MB
 _ENCODER = {"preset": "ultrafast", "tune": "zerolatency", "crf": "20"}
 _CLUSTERS = {"cluster_time_limit": "1000", "flush_packets": "1"}  # a file without its end can be read up to there
 _REPORT_EVERY = 2.0
 _SIDES = ("left", "top", "width", "height")
-_LEAST_SIZE = 16
-"""Pixels; a smaller piece of a window counts as hidden."""
+_LEAST_SIZE = 16  # pixels; a smaller piece of a window counts as hidden
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,16 +29,14 @@ _RAW_KINDS = {13: ("key", 1.0), 14: ("key", 0.0), 15: ("button", 1.0), 16: ("but
 _BUTTONS = {
     1: "mouse_left", 2: "mouse_middle", 3: "mouse_right", 4: "wheel_up", 5: "wheel_down", 8: "mouse_4", 9: "mouse_5"
 }  # fmt: skip
-_GATHER = 0.004
-"""Seconds in which mouse movement is added up: a mouse may report 1,000 times a second."""
-_LEVELS = 4
-"""Columns of an X11 keyboard mapping that are read: plain and shifted, in two layouts."""
+_GATHER = 0.004  # seconds in which mouse movement is added up: a mouse may report 1,000 times a second
+_LEVELS = 4  # columns of an X11 keyboard mapping that are read: plain and shifted, in two layouts
+# Controls in the order of SDL's axes and buttons.
 _PAD_AXES = ("left_stick_x", "left_stick_y", "right_stick_x", "right_stick_y", "trigger_lt", "trigger_rt")
 _PAD_BUTTONS = (
     "button_a", "button_b", "button_x", "button_y", "pad_back", "pad_guide", "pad_start", "pad_left_thumb",
     "pad_right_thumb", "skill_1", "skill_2", "dpad_up", "dpad_down", "dpad_left", "dpad_right",
 )  # fmt: skip
-"""Controls in the order of SDL's axes and buttons."""
 _PAD_FULL = 32767
 
 

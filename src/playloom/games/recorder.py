@@ -12,6 +12,7 @@ import numpy as np
 
 from playloom import __version__
 from playloom.actions.codec import ACTION_SLOTS, decode_values, encode_named
+from playloom.actions.script import STEPS_PER_SECOND
 from playloom.atomic_io import ensure_writable
 from playloom.data.parallel import map_ordered
 from playloom.data.recording import (
@@ -31,12 +32,10 @@ from playloom.games.arena.env import GAME_NAME, new_frame_hash
 from playloom.games.arena.maps import VARIANTS, variant_of
 from playloom.games.bots.players import HELDOUT_STYLE, STYLES, ScriptedPlayer
 
-STEPS_PER_SECOND = 10
 EPISODE_STEPS = 600
 MAX_HOURS = 1000.0  # play time of one call, at most
 _CYCLE = 20  # seeds after which the splits repeat
-_SPLITS: dict[int, Split] = {17: "validation", 18: "test", 19: "heldout"}
-"""Split by seed modulo the cycle; all others are for training."""
+_SPLITS: dict[int, Split] = {17: "validation", 18: "test", 19: "heldout"}  # by seed in the cycle; others train
 _ATTEMPTS = 2
 
 

@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 
 from conftest import loud_model, tiny_config
 from env_toys import WORDS, alone, brightness, frame_store, make_engine, prompts, rows_in_use
-from playloom.actions.codec import REST_VALUES, decode_values, encode_named
+from playloom.actions.codec import REST_VALUES, decode_values, encode_named, encode_vector
 from playloom.actions.controller import CONTROLS, ControllerState
 from playloom.envs import ENV_ID
 from playloom.envs.actions import Controller, DiscreteActions, make_action_mapper
@@ -20,7 +20,7 @@ from playloom.envs.core import Transition, WorldModelEnv
 from playloom.envs.prompts import InitialStates, prompt_sources
 from playloom.envs.vector import WorldModelVectorEnv
 from playloom.errors import ActionError, BadInputError, ConfigError, PictureError, RecordingError
-from playloom.games.arena.env import ArenaEnv, as_state
+from playloom.games.arena.env import ArenaEnv
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import save_model
@@ -56,7 +56,7 @@ def test_same_seed_same_everything_and_the_frames_are_the_engines():
         runs.append([frame, *[step[0] for step in steps]])
     np.testing.assert_array_equal(runs[0], runs[1])
     np.testing.assert_array_equal(frame, prompts()[info["prompt"]].frames_THWC[-1])
-    np.testing.assert_array_equal(steps[0][4]["actions"], encode_named(as_state(actions[0])))
+    np.testing.assert_array_equal(steps[0][4]["actions"], encode_vector(actions[0]))
     values = np.stack([step[4]["actions"] for step in steps])
     np.testing.assert_array_equal(runs[0][1:], alone(shared, info["prompt"], info["dream_seed"], values))
     assert (
@@ -226,7 +226,8 @@ def test_the_whole_controller_is_the_arenas():
     actions = rng.uniform(-1, 1, (50, 16)).astype(np.float32)
     mapper = Controller()
     assert mapper.space == ArenaEnv().action_space
-    np.testing.assert_array_equal(mapper.values(actions), [encode_named(as_state(action)) for action in actions])
+    sticks = [control.kind == "axis" for control in CONTROLS]
+    np.testing.assert_array_equal(mapper.values(actions), encode_named(np.where(sticks, actions, actions >= 0.5)))
     np.testing.assert_array_equal(mapper.state(actions), decode_values(mapper.values(actions)))
 
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, decode_values
 from playloom.actions.controller import CONTROLS
+from playloom.actions.script import STEPS_PER_SECOND
 from playloom.data.recording import STATE_COLUMNS, Episode
 from playloom.evaluation.online.rollout import EpisodeResult
 from playloom.games.arena.maps import CELL
-from playloom.games.recorder import STEPS_PER_SECOND
 
 _NAMES = [control.name for control in CONTROLS]
 _PRESSED = 0.375  # least forward stick that counts as walking

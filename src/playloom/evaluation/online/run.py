@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from playloom.actions.script import STEPS_PER_SECOND
 from playloom.atomic_io import ensure_writable, next_free_path
 from playloom.data.recording import Mode, Split, episode_key, load_episode, save_episode
 from playloom.errors import BadInputError, did_you_mean, import_extra
@@ -22,7 +23,7 @@ from playloom.games.arena.engine import FRAME_SHAPE
 from playloom.games.arena.env import write_views
 from playloom.games.arena.maps import free_cells, variant_of
 from playloom.games.bots.players import HELDOUT_STYLE, STYLES
-from playloom.games.recorder import STEPS_PER_SECOND, EpisodePlan, plan_episode, record_plans
+from playloom.games.recorder import EpisodePlan, plan_episode, record_plans
 from playloom.inference.engine import Engine
 from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling

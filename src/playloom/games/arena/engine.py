@@ -32,10 +32,9 @@ from playloom.games.arena.maps import ForeignObject, arena_wad, variant_of
 FRAME_SHAPE = (180, 300, 3)
 MODES = {"ffa": 3, "4v4": 7}
 
-_VARIABLES = (
+_VARIABLES = (  # in the order of `STATE_COLUMNS`
     "POSITION_X", "POSITION_Y", "POSITION_Z", "ANGLE", "PITCH", "HEALTH", "DEAD", "SELECTED_WEAPON", "FRAGCOUNT",
 )  # fmt: skip
-"""The engine's variables, in the order of `STATE_COLUMNS`."""
 _MARGIN = 10  # columns cut from each side of the engine's 320
 _WARM_UP_STEPS = 14  # steps before the first frame: bots arrive, the camera settles
 _ARGUMENTS = (
@@ -45,6 +44,7 @@ _ARGUMENTS = (
     "+movebob 0 +name Player +colorset 0"
 )
 _TEAM_ARGUMENTS = " +teamplay 1 +team 0 +teamdamage 0"
+# A calm bot that keeps its distance, in the engine's table of bots.
 _BOT = """{{
     name        {name}
     aiming      45
@@ -56,7 +56,6 @@ _BOT = """{{
     class       LoomBot
 }}
 """
-"""A calm bot that keeps its distance, in the engine's table of bots."""
 _BOTS = {
     "Amber": "f0 c0 20",
     "Bluebell": "30 50 f0",
@@ -70,8 +69,8 @@ _BOTS = {
 TICS_PER_STEP = 3  # engine tics (declared 1/30 s each) in one step of 0.1 s
 TURN_PER_TIC = 3.0  # degrees a tic at full right stick x
 LOOK_PER_TIC = 1.5  # degrees a tic at full right stick y
+# Engine units of thrust at full left stick: forward, sideways, and forward with B held.
 WALK, STRAFE, SPRINT = 34.0, 30.0, 50.0
-"""Engine units of thrust at full left stick: forward, sideways, and forward with B held."""
 STICK_CURVE = 1.7
 
 _STOP = "stop"
@@ -90,14 +89,9 @@ _HELD = {
     "SELECT_WEAPON4": "dpad_up",
     "SELECT_WEAPON5": "dpad_right",
 }
-BUTTONS: tuple[str, ...] = (
-    "MOVE_FORWARD_BACKWARD_DELTA",
-    "MOVE_LEFT_RIGHT_DELTA",
-    "TURN_LEFT_RIGHT_DELTA",
-    "LOOK_UP_DOWN_DELTA",
-    *_HELD,
-)
-"""The engine's buttons in the order `engine_buttons` fills them."""
+BUTTONS: tuple[str, ...] = (  # in the order `engine_buttons` fills them
+    "MOVE_FORWARD_BACKWARD_DELTA", "MOVE_LEFT_RIGHT_DELTA", "TURN_LEFT_RIGHT_DELTA", "LOOK_UP_DOWN_DELTA", *_HELD,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +154,7 @@ class DoomEngine:
         game.set_seed(spec.seed % 2**32)
         game.set_episode_timeout(0)
         bots = wad.with_name("bots.cfg")
-        table = [_BOT.format(name=name, colour=colour) for name, colour in _BOTS.items()]
-        bots.write_text("".join(table), encoding="utf-8")
+        bots.write_text("".join(_BOT.format(name=name, colour=_BOTS[name]) for name in _BOTS), encoding="utf-8")
         game.add_game_args(f"+viz_bots_path {bots} ")
         game.add_game_args(_ARGUMENTS + (_TEAM_ARGUMENTS if spec.mode == "4v4" else ""))
 
@@ -171,13 +164,13 @@ class DoomEngine:
             self._game.send_game_command(f"addbot {name}")
         for command in ("chase", "chase_dist 80", "chase_height -2"):
             self._game.send_game_command(command)
+        rest, use = [0.0] * len(BUTTONS), [float(name == "USE") for name in BUTTONS]
         for _ in range(_WARM_UP_STEPS):
-            self._advance([0.0] * len(BUTTONS))
-        use = [float(name == "USE") for name in BUTTONS]
+            self._advance(rest)
         for attempt in range(60):
             if self._game.get_game_variable(self._vzd.GameVariable.DEAD) == 0:
                 break
-            self._advance(use if attempt % 2 else [0.0] * len(BUTTONS))
+            self._advance(use if attempt % 2 else rest)
 
     def frame(self) -> NDArray[np.uint8]:
         """Return the current picture, uint8 [180, 300, 3] RGB."""
@@ -225,12 +218,9 @@ class DoomEngine:
 class GameProcess(contextlib.AbstractContextManager["GameProcess"]):
     """A running game in a child process; `close` it. Any call raises GameError when the process is dead."""
 
-    frame_HWC: NDArray[np.uint8]
-    """Current picture, [180, 300, 3] RGB."""
-    row: NDArray[np.float32]
-    """Current state [9], see `STATE_COLUMNS`."""
-    enemies: tuple[VisibleEnemy, ...]
-    """Other players on the screen, if the game was started with `enemy_info`."""
+    frame_HWC: NDArray[np.uint8]  # current picture, [180, 300, 3] RGB
+    row: NDArray[np.float32]  # current state [9], see `STATE_COLUMNS`
+    enemies: tuple[VisibleEnemy, ...]  # other players on the screen, if the game was started with `enemy_info`
 
     def __init__(self, spec: GameSpec, *, enemy_info: bool = False) -> None:
         import_extra("vizdoom", "game")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions.codec import decode_values, encode_named
+from playloom.actions.codec import decode_values, encode_vector
 from playloom.actions.controller import CONTROLS
 from playloom.data.recording import STATE_COLUMNS, Episode, list_episodes
 from playloom.errors import ActionError, GameError, MissingExtraError, RecordingError
@@ -88,7 +88,9 @@ class ArenaEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         """Hold the controller state for one step."""
         if self._game is None:
             raise GameError("the arena has not been started; call reset() before step()")
-        values = encode_named(as_state(action))
+        if np.shape(action) != (len(CONTROLS),):
+            raise ActionError(f"an action of the arena has {len(CONTROLS)} numbers; got the shape {np.shape(action)}")
+        values = encode_vector(action)
         before = float(self._game.row[_FRAGS])
         frame, row = self._game.step(decode_values(values))
         self._steps += 1
@@ -104,15 +106,6 @@ class ArenaEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if self._game is not None:
             self._game.close()
             self._game = None
-
-
-def as_state(action_A: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Round a vector in [-1, 1] to a legal controller state: sticks unchanged, buttons pressed from 0.5."""
-    state = np.array(action_A, np.float32)
-    if state.shape != (len(CONTROLS),):
-        raise ActionError(f"an action of the arena has {len(CONTROLS)} numbers; got the shape {state.shape}")
-    sticks = [control.kind == "axis" for control in CONTROLS]
-    return np.where(sticks, state, state >= 0.5).astype(np.float32)
 
 
 def render_episode(

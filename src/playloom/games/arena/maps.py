@@ -150,8 +150,8 @@ def pwad_bytes(lumps: Sequence[tuple[str, bytes]]) -> bytes:
     return _HEADER.pack(b"PWAD", len(lumps), _HEADER.size + len(body)) + bytes(body) + bytes(directory)
 
 
+# DECORATE lump: actors, bots, and weapons with one alternate fire and reload, visible at any time.
 _ACTORS = Path(__file__).with_name("actors.txt")
-"""DECORATE lump: actors, bots, and weapons with one alternate fire and reload, visible at any time."""
 _MAPINFO = b"""
 gameinfo { PlayerClasses = "LoomPlayer", "LoomBot" }
 map MAP01 "Arena" { sky1 = "PLSKY", 0.0 }
@@ -198,21 +198,21 @@ class ForeignObject:
 
 def arena_wad(variant: Variant, objects: Sequence[ForeignObject] = ()) -> bytes:
     """Return the PWAD of an arena: actors, textures, sky, map and foreign objects; the same bytes every time."""
-    foreign = [
-        _FOREIGN.format(
+    actors, sprites = _ACTORS.read_bytes(), []
+    for index, item in enumerate(objects):
+        name = f"X{index:03d}"
+        sprites.append((f"{name}A0", _sprite_png(item.seed)))
+        actors += _FOREIGN.format(
             index=index,
             number=_FIRST_NUMBER + index,
             x_scale=round(item.width / textures.SIDE, 4),
             y_scale=round(item.height / textures.SIDE, 4),
             wait=_TICS_BEFORE + 3 * item.start,
             tics=3 * item.steps,
-            sprite=f"X{index:03d}",
-        )
-        for index, item in enumerate(objects)
-    ]
-    sprites = [(f"X{index:03d}A0", _sprite_png(item.seed)) for index, item in enumerate(objects)]
+            sprite=name,
+        ).encode()
     lumps: list[tuple[str, bytes]] = [
-        ("DECORATE", _ACTORS.read_bytes() + "".join(foreign).encode()),
+        ("DECORATE", actors),
         ("MAPINFO", _MAPINFO),
         *([("S_START", b""), *sprites, ("S_END", b"")] if sprites else []),
         ("TX_START", b""),
@@ -272,23 +272,20 @@ class _Udmf:
         if front is None:
             start, end, front, back = end, start, back, front
         assert front is not None
-        ends = f"v1={self._vertex(start)};v2={self._vertex(end)};"
+        first, last = (self.vertices.setdefault(point, len(self.vertices)) for point in (start, end))
         if back is None:
-            self.lines.append(f"linedef{{{ends}sidefront={self._side(front, front, start)};blocking=true;}}")
+            side = self._side(front, front, start)
+            self.lines.append(f"linedef{{v1={first};v2={last};sidefront={side};blocking=true;}}")
             return
         if front[0] == "G":
             # A line is used from its front, so the gate has to be at its back.
-            start, end, front, back = end, start, back, front
-            ends = f"v1={self._vertex(start)};v2={self._vertex(end)};"
-        flags = "twosided=true;"
+            start, end, first, last, front, back = end, start, last, first, back, front
+        sides = f"sidefront={self._side(front, back, start)};sideback={self._side(back, front, end)};"
+        line = f"v1={first};v2={last};{sides}twosided=true;"
         if back[0] == "G":
             # 62 Plat_DownWaitUpStay (tag, speed, wait): the block sinks, waits three seconds, comes back.
-            flags += f"special=62;arg0={back[2]};arg1=64;arg2=105;playeruse=true;repeatspecial=true;"
-        sides = f"sidefront={self._side(front, back, start)};sideback={self._side(back, front, end)};"
-        self.lines.append(f"linedef{{{ends}{sides}{flags}}}")
-
-    def _vertex(self, point: Point) -> int:
-        return self.vertices.setdefault(point, len(self.vertices))
+            line += f"special=62;arg0={back[2]};arg1=64;arg2=105;playeruse=true;repeatspecial=true;"
+        self.lines.append(f"linedef{{{line}}}")
 
     def _side(self, own: tuple[str, str, int], other: tuple[str, str, int], start: Point) -> int:
         """Side of a line that shows the face of `other`; seen from it the line begins at `start`."""

@@ -51,8 +51,7 @@ _PROFILES: dict[str, Callable[[Grid], Grid]] = {  # height of a hill, from 0 at 
     "round": lambda inside: np.sin(inside * math.pi / 2),
     "mesa": lambda inside: np.minimum(1, inside * 2.5),
 }
-SIDE = 64
-"""Height and width of a sprite in pixels."""
+SIDE = 64  # height and width of a sprite in pixels
 
 
 def texture_name(kind: str, zone: str) -> str:
@@ -234,5 +233,5 @@ SHAPES: dict[str, Draw] = {
     "glyph": _glyph,
     "sign": _sign,
 }  # fmt: skip
+# Hue of the test object that a shape resembles, [0, 1].
 _TEST_HUES = {"sphere": 0.99, "egg": 0.99, "blob": 0.99, "box": 0.63, "slab": 0.63, "cone": 0.13, "pyramid": 0.13}
-"""Hue of the test object that a shape resembles, [0, 1]."""

@@ -18,13 +18,10 @@ from playloom.actions.controller import CONTROLS
 from playloom.games.arena.engine import VisibleEnemy, look_per_step, turn_per_step
 from playloom.games.bots.navigation import Navigation, Point
 
-_LEVELS: tuple[float, ...] = tuple(float(v) for v in BIN_VALUES if v >= 0)
-"""Stick positions from rest to full, in steps of the bins."""
+_LEVELS = tuple(float(v) for v in BIN_VALUES if v >= 0)  # stick positions from rest to full, in steps of the bins
 FULL = len(_LEVELS) - 1
-TURN_RATES = tuple(turn_per_step(level) for level in _LEVELS)
-"""Degrees a step at each level of the right stick's x."""
-LOOK_RATES = tuple(look_per_step(level) for level in _LEVELS)
-"""Degrees a step at each level of the right stick's y."""
+# Degrees a step at each level of the right stick's x and y.
+TURN_RATES, LOOK_RATES = tuple(map(turn_per_step, _LEVELS)), tuple(map(look_per_step, _LEVELS))
 _PATIENCE = 2.6  # steps a turn may take before a faster one is chosen
 
 
@@ -42,10 +39,8 @@ def bearing(start: Point, end: Point) -> float:
 class ControllerBuilder:
     """Controls of the current step, and buttons that are held for some steps each."""
 
-    positions: dict[str, float] = field(default_factory=dict)
-    """Positions in this step; other controls are at rest."""
-    held: dict[str, int] = field(default_factory=dict)
-    """Steps for which a button or trigger is still held."""
+    positions: dict[str, float] = field(default_factory=dict)  # in this step; other controls are at rest
+    held: dict[str, int] = field(default_factory=dict)  # steps for which a button or trigger is still held
 
     def walk(self, forward: float, right: float) -> None:
         """Set the left stick, each axis clipped to [-1, 1]."""
@@ -140,14 +135,10 @@ class Bot:
     pad: ControllerBuilder = field(default_factory=ControllerBuilder)
     turn: StickController = field(default_factory=lambda: StickController(TURN_RATES))
     look: LookController = field(default_factory=LookController)
-    position: Point = (0.0, 0.0)
-    """x, y in map units."""
-    yaw: float = 0.0
-    """Heading in degrees, clockwise."""
-    pitch: float = 0.0
-    """Degrees above level."""
-    dead: bool = False
-    """True after a death, until the respawn."""
+    position: Point = (0.0, 0.0)  # x, y in map units
+    yaw: float = 0.0  # heading in degrees, clockwise
+    pitch: float = 0.0  # degrees above level
+    dead: bool = False  # true after a death, until the respawn
     enemies: Sequence[VisibleEnemy] = ()
 
     def observe(self, row: NDArray[np.float32], enemies: Sequence[VisibleEnemy]) -> None:

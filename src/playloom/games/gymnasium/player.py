@@ -28,17 +28,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES
+from playloom.actions.script import STEPS_PER_SECOND
 from playloom.data.dataset import OUTCOMES
 from playloom.data.importing.mapping import ControlMapping, control_name, read_mapping
 from playloom.errors import ConfigError, GameError, PlayloomError, did_you_mean
 from playloom.media.images import ResizeMode, fit_picture
 
-STEPS_PER_SECOND = 10
-NO_OUTCOME = (np.nan,) * len(OUTCOMES)
-"""Outcomes of an episode's last row."""
+NO_OUTCOME = (np.nan,) * len(OUTCOMES)  # outcomes of an episode's last row
+_PROBE_STEPS = 5
 Policy = Callable[[Any, np.random.Generator], Any]
 """Returns an action for an observation; called once a recorded step."""
-_PROBE_STEPS = 5
 Weights = Mapping[str, Mapping[str, float]]
 """Weight of each source, by control and source."""
 READY: Mapping[str, Weights] = {
@@ -65,10 +64,8 @@ _PRESSES = (*product((*_DPAD, *_BUTTONS, *_TRIGGERS), (1.0,)), *product(_STICKS,
 class ActionEncoder:
     """Encoder of the actions of one environment."""
 
-    space: Any
-    """Action space of the environment."""
-    sources: tuple[tuple[str, ...], ...]
-    """Sources of each number of an action that `gymnasium.spaces.flatten` gives."""
+    space: Any  # action space of the environment
+    sources: tuple[tuple[str, ...], ...]  # of each number of an action that `gymnasium.spaces.flatten` gives
     mapping: ControlMapping
 
     def encode(self, actions: Sequence[Any]) -> NDArray[np.uint8]:

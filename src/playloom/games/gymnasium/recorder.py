@@ -19,8 +19,7 @@ from playloom.device import usable_cores
 from playloom.errors import ConfigError, GameError, ResourceError, import_extra
 from playloom.games.gymnasium import player
 
-_FAILURES = 5
-"""A recording ends when so many episodes in a row fail."""
+_FAILURES = 5  # so many episodes that fail in a row end a recording
 
 
 class Recorded(NamedTuple):
@@ -109,12 +108,18 @@ def _fill(
                 raise GameError(f"{_FAILURES} episodes in a row failed, the last one with: {played}")
             continue
         failures = 0
-        _append(writer, {**settings, "episode": number}, _cut(played, writer.total - writer.done))
+        _append(writer, {**settings, "episode": number}, played)
 
 
-def _append(writer: DatasetWriter, meta: dict[str, Any], played: player.PlayedEpisode) -> None:
-    before, length = len(writer.spans), len(played.actions_TA)
-    last = writer.total - writer.done - length < 2
+def _append(writer: DatasetWriter, meta: dict[str, Any], whole: player.PlayedEpisode) -> None:
+    """Append an episode, truncated at the last row that the dataset has room for."""
+    before, left = len(writer.spans), writer.total - writer.done
+    played = whole.rows(slice(left))
+    length = len(played.actions_TA)
+    if length < len(whole.actions_TA):
+        played.actions_TA[-1], played.states_TS[-1, : len(OUTCOMES)] = REST_VALUES, player.NO_OUTCOME
+        played.states_TS[-2, OUTCOMES.index("truncated")] = 1
+    last = left - length < 2
     pieces = [(0, length, "validation" if last and before < 9 else split_of(before))]
     if last and not before:
         kept = max(1, length // 10)
@@ -122,14 +127,6 @@ def _append(writer: DatasetWriter, meta: dict[str, Any], played: player.PlayedEp
     for first, stop, split in pieces:
         part, facts = played.rows(slice(first, stop)), {**meta, "first": first, "split": split}
         writer.append_episode(iter(part.frames_THWC), part.actions_TA, part.states_TS, facts)
-
-
-def _cut(played: player.PlayedEpisode, longest: int) -> player.PlayedEpisode:
-    part = played.rows(slice(longest))
-    if len(part.actions_TA) < len(played.actions_TA):
-        part.actions_TA[-1], part.states_TS[-1, : len(OUTCOMES)] = REST_VALUES, player.NO_OUTCOME
-        part.states_TS[-2, OUTCOMES.index("truncated")] = 1
-    return part
 
 
 def _episodes(
