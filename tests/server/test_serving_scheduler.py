@@ -14,7 +14,7 @@ from playloom.errors import BadInputError, PictureError, ResourceError
 from playloom.inference.engine import Engine
 from playloom.inference.realtime.state import LiveState
 from playloom.inference.sampling import Sampling
-from playloom.server.scheduler import CapacityError, LiveHandle, Scheduler, ShuttingDownError
+from playloom.server.scheduler import LiveHandle, Scheduler, ShuttingDownError
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -88,14 +88,14 @@ def test_other_work_runs_in_the_scheduler_s_thread(scheduler):
 
 def test_sessions_are_limited(scheduler):
     handles = [opened(scheduler, prompt_of(1)) for _ in range(6)]
-    with pytest.raises(CapacityError, match="6 sessions"):
+    with pytest.raises(ResourceError, match="6 sessions"):
         opened(scheduler, prompt_of(1))
     handles[0].close()
     for _ in range(100):
         try:
             opened(scheduler, prompt_of(1)).close()
             break
-        except CapacityError:
+        except ResourceError:
             threading.Event().wait(0.02)
     else:
         pytest.fail("the closed session's place never came free")
@@ -204,10 +204,11 @@ def test_opening_reports_progress_and_can_be_cancelled(tiny_model):
 
     left = scheduler.open(prompt_of(3), progress=see)
     assert seen.wait(20)
-    with pytest.raises(CapacityError):
-        opened(scheduler, prompt_of(1))
+    refused = scheduler.open(prompt_of(1))
     assert left.cancel()
     go_on.set()
+    with pytest.raises(ResourceError, match="1 sessions"):
+        refused.result(20)
     scheduler.run(lambda: None).result(20)
     scheduler.run(lambda: None).result(20)
     assert opened(scheduler, prompt_of(1)).submit(REST_VALUES).result(20).index == 0

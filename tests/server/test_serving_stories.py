@@ -314,27 +314,6 @@ def test_a_story_is_created_after_its_request_timed_out():
         assert listed == {path.name for path in stories._store.folder.iterdir()}
 
 
-def test_a_failed_compaction_is_ignored(web, tmp_path):
-    story = begin(web)["id"]
-    known = web.app.state.server.stories._open[story]
-    kept, missing = known.directory, tmp_path / "nowhere" / "at all"
-
-    class Stuck(StoryDir):
-        """A directory whose log cannot be rewritten."""
-
-        def rewrite(self, changes):
-            missing.parent.write_text("a file")
-            StoryDir(missing).rewrite(changes)
-
-    known.directory = Stuck(kept.folder)
-    known.directory.load()
-    known.directory._lines = 10**6
-    assert web.patch(f"/v1/stories/{story}/nodes/1", json={"starred": True}).status_code == 200
-    assert missing.parent.is_file()
-    assert StoryDir(kept.folder).load().nodes[1].starred
-    known.directory = kept
-
-
 def test_storage_errors_do_not_reveal_paths(web, tmp_path, caplog):
     story = begin(web)["id"]
     known = web.app.state.server.stories._open[story]
@@ -348,7 +327,6 @@ def test_storage_errors_do_not_reveal_paths(web, tmp_path, caplog):
             StoryDir(missing).write_frame(node, frame)
 
     known.directory = Stuck(kept.folder)
-    known.directory.load()
     edited = web.post(f"/v1/stories/{story}/nodes/3/edit", json={"overlay": overlay()})
     assert edited.status_code == 507 and str(tmp_path) not in edited.text
     branch(web, story, **{"from": 3})

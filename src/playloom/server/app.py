@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from prometheus_client import generate_latest
 from pydantic import Field
 from starlette.exceptions import HTTPException
@@ -147,6 +146,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="playloom",
+        description="All routes but the WebSocket `/v1/play`; docs/serve.md describes both.",
         version=playloom.__version__,
         lifespan=lifespan,
         openapi_url="/v1/openapi.json",
@@ -170,7 +170,7 @@ def create_app(settings: Settings) -> FastAPI:
     if origins := settings.allowed_origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(MetricsMiddleware, metrics=server.metrics, replica=settings.replica)
-    app.openapi = partial(_document, app)  # type: ignore[method-assign]
+    app.openapi = cache(partial(_document, app))  # type: ignore[method-assign]
     return app
 
 
@@ -245,16 +245,13 @@ def _register_page(app: FastAPI, service: InferenceService) -> None:
 
 def _document(app: FastAPI) -> dict[str, Any]:
     """Build the OpenAPI document: invalid bodies are 400, not 422, and a form field of `/new_job` has a schema."""
-    if app.openapi_schema is None:
-        about = "All routes but the WebSocket `/v1/play`; docs/serve.md describes both."
-        document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=about)
-        schemas = document["components"]["schemas"]
-        new_job = NewJob.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas |= {**new_job.pop("$defs"), "NewJob": new_job}
-        for name in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(name, None)
-        for path in document["paths"].values():
-            for operation in path.values():
-                operation["responses"].pop("422", None)
-        app.openapi_schema = document
-    return app.openapi_schema
+    document = FastAPI.openapi(app)
+    schemas = document["components"]["schemas"]
+    new_job = NewJob.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= {**new_job.pop("$defs"), "NewJob": new_job}
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    return document

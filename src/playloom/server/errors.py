@@ -92,6 +92,5 @@ def check_complexity(data: bytes | bytearray) -> None:
     containers, values = data.count(b"{") + data.count(b"["), data.count(b",")
     if containers > _MAX_CONTAINERS or values > _MAX_VALUES:
         raise HTTPException(
-            413,
-            f"the body holds {containers:,} objects and lists and {values:,} values; send fewer at once",
+            413, f"the body holds {containers:,} objects and lists and {values:,} values; send fewer at once"
         )

@@ -21,17 +21,8 @@ from starlette.responses import Response
 from playloom.actions.codec import read_vector, sticks_of
 from playloom.errors import BadInputError
 from playloom.server.errors import parse_json, to_http_error
-from playloom.server.schemas import (
-    SEED_END,
-    ApiModel,
-    Prediction,
-    SamplingFields,
-    Tokens,
-    Vector,
-    file_response,
-    predict,
-)
-from playloom.server.service import ContextStep, InferenceService, run_in
+from playloom.server.schemas import ApiModel, Prediction, SamplingFields, Tokens, Vector, file_response, predict
+from playloom.server.service import SEED_END, ContextStep, InferenceService, run_in
 from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
 
 JobSteps = AsyncGenerator[Prediction, None]
@@ -189,9 +180,8 @@ def register_job_routes(app: FastAPI, jobs: Jobs) -> None:
         following = following[: params.num_steps_to_predict + 1]
         prompt = await service.prompt(context, stretch=True)
         (sampling, seed), count = params.resolve(service), params.num_parallel_predictions
-        predictions = (
-            predict(service, prompt, following, sampling, (seed + index) % SEED_END) for index in range(count)
-        )
+        seeds = ((seed + index) % SEED_END for index in range(count))
+        predictions = (predict(service, prompt, following, sampling, each) for each in seeds)
         return NewJobReply(job_ids=jobs.start(count, predictions), current_jobs_in_queue=jobs.running)
 
     @app.get("/get_job_results", tags=["job server"], **file_response("application/zip", empty="Nothing new yet."))

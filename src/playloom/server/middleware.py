@@ -108,9 +108,8 @@ class AuthMiddleware:
         if key is None and not is_loopback(_split(f"//{host}").hostname or ""):
             return HTTPException(403, "without a key the server answers to this machine's own names only, as 127.0.0.1")
         if not self._own_origin(headers, host):
-            return HTTPException(
-                403, "pages of other origins may not call this server; see the setting allowed_origins"
-            )
+            sentence = "pages of other origins may not call this server; see the setting allowed_origins"
+            return HTTPException(403, sentence)
         if key is None or _OPEN.fullmatch(scope["path"]) or scope.get("method") == "OPTIONS":
             return None
         if not verify_api_key(bearer_key(headers), key):

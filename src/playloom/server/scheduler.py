@@ -38,10 +38,6 @@ _CLOSED = "this session was closed; open another one"
 _MAX_UNSENT = 3  # frames of a live session that are being generated, decoded or encoded; more would queue
 
 
-class CapacityError(ResourceError):
-    """Raised when no session is free; a later attempt may succeed."""
-
-
 class ShuttingDownError(ResourceError):
     """Raised when the scheduler is closed, or closes before a step is done."""
 
@@ -94,14 +90,13 @@ class Handle:
 
     def __init__(self, scheduler: Scheduler, session: Session) -> None:
         self._scheduler, self.session = scheduler, session
-        self.closed = False
 
     def submit(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> Future[StepResult]:
         """Return a future of the next step; see `playloom.inference.session.StepInput` for the arguments."""
         request = _StepRequest(handle=self, action_A=action_A, frame=frame)
 
         def enqueue() -> None:
-            if self.closed:
+            if self.session.closed:
                 raise ShuttingDownError(_CLOSED)
             self._scheduler.engine.check(request.input)  # a bad step fails its own request only
             self._scheduler._requests.append(request)
@@ -148,7 +143,6 @@ class Scheduler:
         self._live: list[LiveHandle] = []
         self._last_batch: list[Handle] = []
         self._delivered: Future[None] | None = None  # done when all steps so far are delivered
-        self._capacity = threading.BoundedSemaphore(sessions)
         self._thread = threading.Thread(target=self._run, name="playloom-scheduler", daemon=True)
         self._thread.start()
 
@@ -161,20 +155,16 @@ class Scheduler:
         progress: Progress = lambda seen, steps: None,
     ) -> Future[Handle]:
         """Return a future of a session, ready when its prompt is prefilled; cancelling it frees the session."""
-        if not self._capacity.acquire(blocking=False):
-            raise CapacityError(f"all {self.sessions} sessions are taken; try again in a while")
         future: Future[Handle] = Future()
 
         def enqueue() -> None:
+            if self.stats.sessions + len(self._prefilling) >= self.sessions:
+                raise ResourceError(f"all {self.sessions} sessions are taken; try again in a while")
             session = self.engine.open(prompt, sampling=sampling, seed=seed, prefill=False)
             newcomer = _PrefillRequest(session=session, done=future, progress=progress, steps=len(session.pending))
             self._prefilling.append(newcomer)
 
-        def on_error(error: BaseException) -> None:
-            self._capacity.release()
-            _fail(future, error)
-
-        _on_failure(self.run(enqueue), on_error)
+        _on_failure(self.run(enqueue), partial(_fail, future))
         return future
 
     def play(self, live: LiveHandle) -> None:
@@ -239,16 +229,14 @@ class Scheduler:
         return True
 
     def _remove(self, handle: Handle) -> None:
-        if handle.closed:
+        if handle.session.closed:
             return
-        handle.closed = True
         self._live = [live for live in self._live if live.handle is not handle]
         for request in [waiting for waiting in self._requests if waiting.handle is handle]:
             self._requests.remove(request)
             _fail(request.done, ShuttingDownError(_CLOSED))
         self.engine.close(handle.session)
         self.stats.sessions -= 1
-        self._capacity.release()
 
     def _run(self) -> None:
         try:
@@ -307,7 +295,6 @@ class Scheduler:
     def _drop(self, newcomer: _PrefillRequest) -> None:
         self._prefilling.remove(newcomer)
         self.engine.close(newcomer.session)
-        self._capacity.release()
 
     def _gather(self) -> None:
         """Wait briefly for the sessions of the last batch: one batch of two costs less than two of one."""
@@ -316,7 +303,7 @@ class Scheduler:
         end = time.perf_counter() + self.gather
         while self._requests:
             here = {id(request.handle) for request in self._requests}
-            missing = any(not handle.closed and id(handle) not in here for handle in self._last_batch)
+            missing = any(not handle.session.closed and id(handle) not in here for handle in self._last_batch)
             left = end - time.perf_counter()
             if not missing or len(here) >= self.batch or left <= 0 or not self._run_tasks(left):
                 return

@@ -23,12 +23,10 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.types import GenerationRequest, Prompt, StepResult
 from playloom.provenance import Manifest
 from playloom.server.scheduler import Frame
-from playloom.server.service import ContextStep, InferenceService, resolve_seed, run_in
+from playloom.server.service import SEED_END, ContextStep, InferenceService, resolve_seed, run_in
 
 _USED = 10
 _MOST = 100
-SEED_END = 2**63
-
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Vector = Annotated[list[Number], Field(max_length=64)]

@@ -38,6 +38,7 @@ from playloom.server.settings import Settings
 _T = TypeVar("_T")
 _WEIGHT = 0.2  # of the newest request in the running mean of durations
 _CACHED_PROMPTS = 8
+SEED_END = 2**63  # seeds of requests are below
 
 
 class RequestLimiter:
@@ -219,11 +220,7 @@ class InferenceService:
         return await await_future(self.scheduler.run(lambda: self.engine.frames(codes_N[None])[0]))
 
     async def dream(
-        self,
-        prompt: Prompt,
-        inputs: Sequence[tuple[NDArray[np.uint8] | None, Frame]],
-        sampling: Sampling,
-        seed: int,
+        self, prompt: Prompt, inputs: Sequence[tuple[NDArray[np.uint8] | None, Frame]], sampling: Sampling, seed: int
     ) -> AsyncGenerator[StepResult, None]:
         """Generate the steps of one session, batched with others; closing the iterator closes the session.
 

@@ -136,7 +136,7 @@ class LiveConnection:
         def switch() -> None:
             self.service.scheduler.wait_for_frames()  # of the old session, with the old manifest
             old = self._live.handle
-            if old.closed:
+            if old.session.closed:
                 handle.close()
                 raise BadInputError("this live session is closed; open another one")
             self._live.handle, self.start, self.manifest = handle, start, manifest
@@ -301,7 +301,7 @@ class SessionManager:
     def find(self, token: str) -> HttpSession:
         """Return an HTTP session by its token, or raise an `HTTPException` 404."""
         session = self.http_sessions.get(token)
-        if session is None or session.handle.closed:  # a failed step closes the handle
+        if session is None or session.handle.session.closed:  # a failed step closes the handle
             raise HTTPException(404, "there is no such session; it was closed or expired")
         return session
 
@@ -328,7 +328,7 @@ class SessionManager:
                 self.close(token)
         for token, session in list(self.http_sessions.items()):
             idle = now - session.used_at > settings.idle_seconds and not session.lock.locked()
-            if idle or session.handle.closed:
+            if idle or session.handle.session.closed:
                 self.close(token)
 
 

@@ -26,8 +26,8 @@ from playloom.errors import BadInputError, RecordingError
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import ActionSource, Prompt, StepResult
 from playloom.server.errors import to_http_error
-from playloom.server.schemas import SEED_END, download, file_response, read_actions
-from playloom.server.service import run_in
+from playloom.server.schemas import download, file_response, read_actions
+from playloom.server.service import SEED_END, run_in
 from playloom.server.stories import schemas
 from playloom.server.stories.schemas import ACTIVE_STATES, Branch, Change, Header, Node, Removed, StoryInfo
 from playloom.server.stories.service import Story, StoryService
@@ -190,12 +190,7 @@ def _stories(request: Request) -> StoryService:
     return request.app.state.server.stories
 
 
-def _branches(request: Request) -> BranchRunner:
-    return request.app.state.server.branches
-
-
 Stories = Annotated[StoryService, Depends(_stories)]
-Branches = Annotated[BranchRunner, Depends(_branches)]
 
 
 async def _story(story: str, stories: Stories) -> Story:
@@ -281,9 +276,9 @@ async def stream_events(
 
 
 @router.post("/{story}/branches", status_code=202)
-async def create_branches(story: OpenStory, params: schemas.BranchRequest, branches: Branches) -> schemas.BranchList:
+async def create_branches(story: OpenStory, params: schemas.BranchRequest, request: Request) -> schemas.BranchList:
     """Generate one or more branches from a frame."""
-    return await branches.start(story, params)
+    return await request.app.state.server.branches.start(story, params)
 
 
 @router.delete("/{story}/branches/{branch}", status_code=204)
@@ -372,10 +367,12 @@ def _newest(change: Change, story: Story) -> Iterator[tuple[str, Any]]:
     """Yield the kind and the newest value of a change's subject; a branch's frame is followed by its branch."""
     nodes, branches = story.tree.nodes, story.tree.branches
     if isinstance(change, Header):
-        yield change.kind, {"id": story.name, "name": change.name}
+        yield "story", {"id": story.name, "name": change.name}
     elif isinstance(change, Node):
-        yield change.kind, nodes.get(change.id, change)
+        yield "node", nodes.get(change.id, change)
         if change.branch in branches:
-            yield Branch.kind, branches[change.branch]
+            yield "branch", branches[change.branch]
+    elif isinstance(change, Branch):
+        yield "branch", branches.get(change.id, change)
     else:
-        yield change.kind, branches.get(change.id, change) if isinstance(change, Branch) else change
+        yield "removed", change

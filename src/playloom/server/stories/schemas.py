@@ -6,9 +6,8 @@ disk, memory and events hold the same sequence.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -33,8 +32,6 @@ class _Model(BaseModel):
 class Node(_Model):
     """One frame of a story."""
 
-    kind: ClassVar[str] = "node"
-
     id: Id = Field(description="Id, counted from 0, never reused; its images are `nodes/ID.png` and `nodes/ID.webp`.")
     parent: Id | None = Field(description="Id of the frame before it; null for a root and for an edit of a root.")
     origin: Literal["given", "dreamed", "edited"]
@@ -51,8 +48,6 @@ class Node(_Model):
 
 class Branch(_Model):
     """One branch."""
-
-    kind: ClassVar[str] = "branch"
 
     id: Id = Field(description="Id, counted from 0, never reused.")
     from_: Id = Field(validation_alias=AliasChoices("from", "from_", "start"), serialization_alias="from")
@@ -75,8 +70,6 @@ class Branch(_Model):
 class Removed(_Model):
     """Removed frames and branches."""
 
-    kind: ClassVar[str] = "removed"
-
     nodes: tuple[Id, ...] = Field(description="Ids of the frame and its descendants.")
     branches: tuple[Id, ...]
     """Ids of branches that started there, and of finished ones without a frame left."""
@@ -92,14 +85,14 @@ class _StoryFields(_Model):
 class Header(_StoryFields):
     """Name and counters of a story; a new header replaces the old one."""
 
-    kind: ClassVar[str] = "story"
-
     next_node: _Whole = Field(default=0, description="Next free node id.")
     next_branch: _Whole = Field(default=0, description="Next free branch id.")
 
 
 Change: TypeAlias = Header | Node | Branch | Removed
 """One change of a story; a known `Node` or `Branch` is replaced."""
+KINDS: dict[type[Change], str] = {Header: "story", Node: "node", Branch: "branch", Removed: "removed"}
+"""Names of changes in the log and in events."""
 
 
 class StoryInfo(_StoryFields):
@@ -154,7 +147,7 @@ class _Line(_Model):
 
 def to_line(change: Change) -> str:
     """Serialize a change as one line of the log, without the line end."""
-    return f'{{"{change.kind}": {change.model_dump_json()}}}'
+    return f'{{"{KINDS[type(change)]}": {change.model_dump_json()}}}'
 
 
 def from_line(line: bytes) -> Change:
@@ -173,8 +166,6 @@ class Tree:
         self.header = Header(name="", created="", revision=0)
         self.nodes: dict[int, Node] = {}
         self.branches: dict[int, Branch] = {}
-        self._children: defaultdict[int | None, list[int]] = defaultdict(list)
-        self._frames_of: defaultdict[int | None, list[int]] = defaultdict(list)
 
     def apply(self, change: Change) -> None:
         """Apply a change; RecordingError when it contradicts the tree, which stays unchanged then."""
@@ -201,15 +192,6 @@ class Tree:
         """Return the change that renames the story."""
         return self.header.model_copy(update={"name": name, "revision": self.header.revision + 1})
 
-    def snapshot(self) -> list[Change]:
-        """Return the shortest list of changes that builds this tree, at the same revision."""
-        changes: list[Change] = [*self.nodes.values(), *self.branches.values()]
-        return [self.header.model_copy(update={"revision": self.header.revision - len(changes)}), *changes]
-
-    def children(self, node: int | None) -> Sequence[int]:
-        """Return the children of a frame, oldest first; of None: the roots."""
-        return self._children.get(node, ())
-
     def node(self, node: int) -> Node:
         """Return a frame by its id; an unknown one is a BadInputError, here and below."""
         if node not in self.nodes:
@@ -227,8 +209,8 @@ class Tree:
         """Return the next `count` frames after one: towards its descendant `toward`, else always the first child."""
         if toward is None:
             toward = node
-            while after := self.children(toward):
-                toward = after[0]
+            for _ in range(count):
+                toward = next(iter(self._children(toward)), toward)
         path = self.path(toward)
         if self.node(node) not in path:
             raise BadInputError(f"toward is no descendant of frame {node}: got {toward}")
@@ -239,19 +221,19 @@ class Tree:
 
     def descendants(self, node: int) -> list[int]:
         """Return the ids of a frame and its descendants."""
-        found, open_ = [], [self.node(node).id]
-        while open_:
-            found.append(open_.pop())
-            open_ += self.children(found[-1])
+        found = {self.node(node).id}
+        for other in self.nodes.values():  # parents come first
+            if other.parent in found:
+                found.add(other.id)
         return sorted(found)
 
     def removal(self, node: int) -> Removed:
         """Return the removal of a frame and its descendants, unless it is the only root or a branch is active there."""
         gone, branches = set(self.descendants(node)), []
-        if self.nodes[node].parent is None and len(self.children(None)) == 1:
+        if self.nodes[node].parent is None and len(self._children(None)) == 1:
             raise BadInputError("the story begins with this frame; delete the story instead")
         for branch in self.branches.values():
-            frames = self._frames_of[branch.id]
+            frames = self._frames_of(branch.id)
             touched = branch.from_ in gone or bool(gone.intersection(frames))
             if touched and branch.state in ACTIVE_STATES:
                 raise BadInputError(f"branch {branch.id} is still to be dreamed there; cancel it first")
@@ -263,6 +245,9 @@ class Tree:
         """Return waiting and running branches."""
         return [branch for branch in self.branches.values() if branch.state in ACTIVE_STATES]
 
+    def _children(self, node: int | None) -> list[int]:  # oldest first; of None: the roots
+        return [child.id for child in self.nodes.values() if child.parent == node]
+
     def _put_node(self, node: Node) -> None:
         if node.parent is not None:
             self._require(node.parent)
@@ -271,27 +256,26 @@ class Tree:
             raise RecordingError(f"its frame {node.id} changes its place")
         self.nodes[node.id] = node
         if known is None:
-            self._children[node.parent].append(node.id)
-            self._frames_of[node.branch].append(node.id)
             self._count_frames(node.branch)
 
     def _remove(self, removed: Removed) -> None:
         gone = set(removed.nodes)
         for id_ in gone:
             self._require(id_)
-            if not gone.issuperset(self.children(id_)):
-                raise RecordingError(f"its frame {id_} is removed without its descendants")
-        for id_ in gone:
-            node = self.nodes.pop(id_)
-            self._children[node.parent].remove(id_)
-            self._frames_of[node.branch].remove(id_)
-            self._count_frames(node.branch)
+        for node in self.nodes.values():
+            if node.parent in gone and node.id not in gone:
+                raise RecordingError(f"its frame {node.parent} is removed without its descendants")
+        for branch in {self.nodes.pop(id_).branch for id_ in gone}:
+            self._count_frames(branch)
         for branch in removed.branches:
             self.branches.pop(branch, None)
 
+    def _frames_of(self, branch: int) -> list[int]:
+        return [node.id for node in self.nodes.values() if node.branch == branch]
+
     def _count_frames(self, branch: int | None) -> None:
         if branch in self.branches:
-            frames = self._frames_of[branch]
+            frames = self._frames_of(branch)
             first, last = (frames[0], frames[-1]) if frames else (None, None)
             counts = {"frames_done": len(frames), "first": first, "last": last}
             self.branches[branch] = self.branches[branch].model_copy(update=counts)

@@ -104,10 +104,6 @@ class Story:
                 self.tree.apply(change)
                 self._events.append((self.tree.header.revision, change))
             self.notify()
-            if self.directory.needs_compaction(self.tree):
-                snapshot = self.tree.snapshot()
-                with suppress(PlayloomError):  # a long log does no harm; the next change tries again
-                    await run_in(self._disk, lambda: self.directory.rewrite(snapshot))
             return changes
 
 
@@ -246,19 +242,20 @@ class StoryService:
     async def _create(self, name: str, start: Sequence[ContextFrame]) -> Story:
         weights = self.service.model.fingerprint
         frames = [Frame(f.frame_HWC, f.codes_N, weights, f.manifest) for f in start]
-        tree, id_ = Tree(), secrets.token_hex(16)
-        tree.apply(Header(name=name, created=created_at(), size=self.service.size))
-        for index, frame in enumerate(start):
-            node = Node(
+        id_, limit, tree = secrets.token_hex(16), self.service.settings.max_stories, Tree()
+        nodes = [
+            Node(
                 id=index,
                 parent=index - 1 if index else None,
                 origin="given" if frame.action_source is None else "dreamed",
                 action=tuple(frame.action_A.tolist()) if index else None,
                 action_source=frame.action_source if index else None,
             )
-            tree.apply(node)
-        changes = tree.snapshot()
-        limit = self.service.settings.max_stories
+            for index, frame in enumerate(start)
+        ]
+        changes: list[Change] = [Header(name=name, created=created_at(), size=self.service.size), *nodes]
+        for change in changes:
+            tree.apply(change)
         async with self._lock:
             if len(self._open) >= limit:
                 raise BadInputError(f"there are too many stories: expected at most {limit}; delete one first")

@@ -1,7 +1,7 @@
 """Stories on disk: a directory that survives a kill at any moment, and the exports.
 
-`log.jsonl` holds the changes of the tree, one per line; an incomplete last line is dropped. A log much longer than its
-tree is rewritten atomically. One process writes to a store, one thread to a story.
+`log.jsonl` holds the changes of the tree, one per line; an incomplete last line is dropped. One process writes to a
+store, one thread to a story.
 
 Generated frames leave watermarked and with their manifest; the arrays in `.npz` are unmarked, so that a dream can
 continue from them (`playloom dream --prompt path.npz`). The content of each file is in docs/stories.md.
@@ -15,6 +15,7 @@ continue from them (`playloom dream --prompt path.npz`). The content of each fil
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -47,7 +48,6 @@ _QUALITY = 85
 _STORY = re.compile(r"[0-9a-f]{32}")  # directory name of a story; other names are neither listed nor removed
 _LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.([0-9a-f]{8}\.tmp|gone)")
 """Directory of a story that a killed process was creating or deleting."""
-_SPARE_LINES = 1000  # lines a log may have beyond twice the size of its tree
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,6 @@ class StoryDir:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._log = folder, folder / LOG
-        self._lines = self._size = 0
 
     def load(self) -> Tree:
         """Load the story from its log, or raise RecordingError; an incomplete last line is cut off on disk too."""
@@ -85,9 +84,8 @@ class StoryDir:
                 tree.apply(from_line(line))
             if not (tree.header.created and tree.nodes):
                 raise RecordingError("its log has no header or no frame")
-            self._lines, self._size = len(lines), log.stat().st_size - len(rest)
             if rest:
-                self._truncate()
+                os.truncate(log, log.stat().st_size - len(rest))
         except (OSError, RecordingError) as error:
             cause = error.strerror if isinstance(error, OSError) else error
             raise RecordingError(f"the story in {self.folder.name} is damaged: {cause}") from error
@@ -95,30 +93,21 @@ class StoryDir:
 
     def append(self, changes: Sequence[Change], frames: Sequence[Frame] = ()) -> None:
         """Append changes to the log, all or none; new `frames` are written before, removed ones deleted after."""
-        text = self._written(changes, frames)
+        nodes = [change for change in changes if isinstance(change, Node)] if frames else []
+        for node, frame in zip(nodes, frames, strict=True):
+            self.write_frame(node.id, frame)
+        size = self._log.stat().st_size if self._log.exists() else 0
         try:
             with self._log.open("ab") as file:
-                file.write(text)
+                file.write("".join(f"{to_line(change)}\n" for change in changes).encode())
         except OSError as error:
             with suppress(OSError):
-                self._truncate()
+                os.truncate(self._log, size)
             raise StorageError(f"the story cannot be written: {error.strerror}; make room on the disk") from error
-        self._lines, self._size = self._lines + len(changes), self._size + len(text)
-        for node in [node for change in changes if isinstance(change, Removed) for node in change.nodes]:
-            for path in self._files(node):
+        for gone in [node for change in changes if isinstance(change, Removed) for node in change.nodes]:
+            for path in self._files(gone):
                 with suppress(OSError):  # some systems keep a file that is being read
                     path.unlink()
-
-    def needs_compaction(self, tree: Tree) -> bool:
-        """Return whether the log is much longer than `tree`."""
-        return self._lines > _SPARE_LINES + 2 * (len(tree.nodes) + len(tree.branches))
-
-    def rewrite(self, changes: Sequence[Change], frames: Sequence[Frame] = ()) -> None:
-        """Replace the log, as by `Tree.snapshot`; `frames` as in `append`."""
-        text = self._written(changes, frames)
-        with atomic_write(self._log) as temporary:
-            temporary.write_bytes(text)
-        self._lines, self._size = len(changes), len(text)
 
     def write_frame(self, node: int, frame: Frame) -> None:
         """Write a frame's files; each appears whole or not at all."""
@@ -151,17 +140,6 @@ class StoryDir:
     def _files(self, node: int) -> tuple[Path, Path, Path]:
         return self.folder / f"{node}.frame.webp", self.folder / f"{node}.npz", self.folder / f"{node}.webp"
 
-    def _written(self, changes: Sequence[Change], frames: Sequence[Frame]) -> bytes:
-        """Write the frames before the lines that name them, and return these lines."""
-        nodes = [change for change in changes if isinstance(change, Node)] if frames else []
-        for node, frame in zip(nodes, frames, strict=True):
-            self.write_frame(node.id, frame)
-        return "".join(f"{to_line(change)}\n" for change in changes).encode()
-
-    def _truncate(self) -> None:
-        with self._log.open("rb+") as file:
-            file.truncate(self._size)
-
 
 class StoryStore:
     """A folder of stories, locked for this process from first use."""
@@ -189,10 +167,8 @@ class StoryStore:
         """Create a story from a `Header` and the nodes of `frames`, in order; it appears whole or not at all."""
         self._hold()
         with atomic_folder(self.folder / name) as temporary:
-            StoryDir(temporary).rewrite(changes, frames)
-        directory = StoryDir(self.folder / name)
-        directory.load()
-        return directory
+            StoryDir(temporary).append(changes, frames)
+        return StoryDir(self.folder / name)
 
     def delete(self, directory: StoryDir) -> None:
         """Delete a story; a kill meanwhile still deletes it."""
