@@ -42,8 +42,8 @@ def reading(
     mask: Annotated[
         list[str] | None, typer.Option(metavar="X,Y,W,H", help="Rectangle in pixels to make black; may be repeated.")
     ] = None,
-    recording_format: Annotated[
-        str, typer.Option("--format", help="auto, or a format in docs/own_game.md: video, vpt, lerobot ...")
+    format: Annotated[
+        str, typer.Option(help="auto, or a format in docs/own_game.md: video, vpt, lerobot ...")
     ] = "auto",
     mapping: Annotated[
         list[str] | None, typer.Option(help="wasd-mouse, xinput, ... or TOML files. Default: by format.")
@@ -117,7 +117,6 @@ def import_command(
             mapping=tuple(reading.pop("mapping") or ()),
             offset=0.0 if offset in ("", "auto") else _seconds(offset),
             estimate_clock=offset == "auto" if offset else None,
-            format=reading.pop("recording_format"),
             **reading,
         )
         parallel |= {"encoder": encoder, "report": report, "progress": bar, "on_skip": skipped.append}

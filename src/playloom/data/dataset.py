@@ -95,8 +95,7 @@ class DatasetWriter:
 
     def has(self, start: int, length: int, meta: Mapping[str, Any]) -> bool:
         """Return True if these rows are committed for this very episode."""
-        span = self._spans.get(start)
-        return span is not None and span.length == length and span.meta == plain(meta)
+        return self._spans.get(start) == EpisodeSlice(start=start, length=length, meta=plain(meta))
 
     def append_episode(
         self,
@@ -248,8 +247,8 @@ class TokenDataset(_Dataset):
     @classmethod
     def open(cls, folder: Path | str) -> TokenDataset:
         """Open a finished dataset; RecordingError when the folder is missing, unfinished or damaged."""
-        index, tokens, common = _read(Path(folder), "tokens")
-        return cls(tokens_FN=tokens, tokenizer=str(index["tokenizer"]), **common)
+        _, tokens, common = _read(Path(folder), "tokens")
+        return cls(tokens_FN=tokens, **common)
 
     @classmethod
     def create(
@@ -280,17 +279,16 @@ def join_datasets(folder: Path, out: Path) -> FrameDataset | TokenDataset:
     total, start = sum(span.length for span, _ in clips.values()), 0
     if not parts or forms.count(forms[0]) < len(forms) or total < sum(index["rows"] for index, _, _ in parts):
         raise RecordingError(f"{folder} does not hold each part of one import once; expected a folder for each")
+    ordered = [clips[clip] for clip in sorted(clips)]
     with folder_lock(out):
-        spans = [clips[clip][0] for clip in sorted(clips)]
         if not (out / INDEX).exists():
             writer = DatasetWriter(out, total=total, row=forms[0][1], **forms[0][0])
-            for clip in sorted(clips):
-                span, (data, actions_FA, states_FS) = clips[clip]
-                rows = span.rows
-                writer.append_episode(data[rows], actions_FA[rows], states_FS[rows], span.meta, start=start)
+            for span, columns in ordered:
+                data, actions_TA, states_TS = (column[span.rows] for column in columns)
+                writer.append_episode(data, actions_TA, states_TS, span.meta, start=start)
                 start += span.length
             writer.finish()
-        elif [(one.length, one.meta) for one in _read(out)[2]["spans"]] != [(one.length, one.meta) for one in spans]:
+        elif [(one.length, one.meta) for one in _read(out)[2]["spans"]] != [(s.length, s.meta) for s, _ in ordered]:
             raise RecordingError(f"{out} holds another dataset; choose another folder, or remove it first")
     return FrameDataset.open(out) if forms[0][0]["kind"] == "frames" else TokenDataset.open(out)
 
@@ -310,15 +308,14 @@ def _read(folder: Path, kind: str | None = None) -> tuple[dict[str, Any], NDArra
             columns[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # NumPy reads the head of a file as Python
             raise RecordingError(f"{path} cannot be read ({error}); prepare the dataset again") from error
+    common: dict[str, Any] = {"folder": folder, "actions_FA": columns["actions"], "states_FS": columns["states"]}
     try:
-        if kind == "tokens" and "tokenizer" not in index:
-            raise KeyError("tokenizer")
-        rows, state_columns = index["rows"], tuple(index["state_columns"])
-        spans = tuple(EpisodeSlice(**one) for one in index["episodes"])
+        rows, common["state_columns"] = index["rows"], tuple(index["state_columns"])
+        common["spans"] = tuple(EpisodeSlice(**one) for one in index["episodes"])
+        common |= {"tokenizer": str(index["tokenizer"])} if kind == "tokens" else {}
     except (KeyError, TypeError) as error:
         raise RecordingError(f"{folder / INDEX} is damaged ({error!r}); prepare the dataset again") from error
     for name, column in columns.items():
         if len(column) != rows:
             raise RecordingError(f"{folder / name}.npy has {len(column)} rows; {INDEX} says {rows}")
-    common = {"folder": folder, "state_columns": state_columns, "spans": spans}
-    return index, columns[kind], {**common, "actions_FA": columns["actions"], "states_FS": columns["states"]}
+    return index, columns[kind], common

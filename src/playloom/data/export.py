@@ -36,8 +36,7 @@ class ExportEpisode(NamedTuple):
 
     frames_THWC: NDArray[np.uint8]
     actions_TA: NDArray[np.float32]
-    states: Mapping[str, NDArray[np.float32]]
-    """State columns by name, [T] each."""
+    states: Mapping[str, NDArray[np.float32]]  # state columns by name, [T] each
 
     def outcome(self, name: str) -> NDArray[np.float32]:
         """Return a column of `OUTCOMES`, 0 where it is unknown."""

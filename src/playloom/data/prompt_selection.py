@@ -58,9 +58,7 @@ def select_prompts(
 
     Returns at most `count` candidates, best first.
     """
-    alive = [(span, span) for span in spans]
-    if "dead" in store.state_columns:
-        alive = [(span, part) for span in spans for part in alive_spans([span], store.column("dead"))]
+    alive = [(span, part) for span in spans for part in alive_spans(store, [span])]
     if not set(_STATES) <= set(store.state_columns):
         return _by_pictures(store, alive, count, context)
     candidates = [found for span, part in alive for found in _candidates(store, span, part, context)]
@@ -156,12 +154,8 @@ def _with_view(store: FrameDataset, found: PromptCandidate) -> PromptCandidate:
 
 def _different(ranked: Sequence[PromptCandidate], count: int) -> list[PromptCandidate]:
     chosen: list[PromptCandidate] = []
-
-    def kind(prompt: PromptCandidate) -> tuple[str, str]:
-        return str(prompt.meta.get("variant")), str(prompt.meta.get("style"))
-
-    for avoid in (kind, lambda prompt: prompt.span.start):
+    for same in (lambda one: (one.meta.get("variant"), one.meta.get("style")), lambda one: one.span.start):
         for prompt in ranked:
-            if len(chosen) < count and avoid(prompt) not in {avoid(other) for other in chosen}:
+            if len(chosen) < count and same(prompt) not in map(same, chosen):
                 chosen.append(prompt)
     return sorted(chosen, key=lambda prompt: -prompt.score)

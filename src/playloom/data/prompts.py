@@ -81,8 +81,7 @@ class PromptData:
 
 def prompt_folder(model: Path | None) -> Path:
     """Return the folder with the prompts of a model's folder: its own if it has any, else the bundled ones."""
-    own = None if model is None else model / PROMPTS
-    return own if own is not None and list_prompts(own) else BUNDLED
+    return model / PROMPTS if model is not None and list_prompts(model / PROMPTS) else BUNDLED
 
 
 def list_prompts(folder: Path = BUNDLED) -> list[str]:

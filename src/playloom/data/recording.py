@@ -8,9 +8,10 @@ Renderer and encoder are arguments. Rendering processes write files, so no pictu
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -84,6 +85,8 @@ Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
 
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.uint16]]
 """Encodes pictures uint8 [B, H, W, 3] to codes [B, N]."""
+_BATCH = 32  # pictures in a call of an encoder, at most
+_Convert = Callable[[NDArray[np.uint8]], Iterator[NDArray[Any]]]
 
 
 def episode_key(meta: EpisodeMeta) -> str:
@@ -139,7 +142,7 @@ def build_frame_store(
     height, width = _picture_size(jobs)
     total = sum(job.episode.meta.steps for job in jobs)
     writer = FrameDataset.create(folder, total, height=height, width=width, state_columns=STATE_COLUMNS)
-    _fill(writer, jobs, lambda frames_THWC: frames_THWC, workers, progress)
+    _fill(writer, jobs, iter, workers, progress)
     return FrameDataset.open(folder)
 
 
@@ -152,7 +155,6 @@ def tokenise_recordings(
     fingerprint: str,
     edited: Sequence[Path] = (),
     render_edited: Render | None = None,
-    batch: int = 32,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> TokenDataset:
@@ -161,15 +163,13 @@ def tokenise_recordings(
     `edited` are recordings added once more, rendered by `render_edited`, with `edited` true in their metadata. Other
     arguments as in `build_frame_store` and `tokenise_store`.
     """
-    codes = partial(_encode_all, encode, batch=batch)
     jobs = _load(episodes, render)
-    size = _picture_size(jobs)
+    slots = encode(np.zeros((1, *_picture_size(jobs), 3), np.uint8)).shape[1]
     if render_edited is not None:
         jobs += [job._replace(meta={**job.meta, "edited": True}) for job in _load(edited, render_edited)]
     total = sum(job.episode.meta.steps for job in jobs)
-    slots = codes(np.zeros((1, *size, 3), np.uint8)).shape[1]
     writer = TokenDataset.create(folder, total, slots=slots, tokenizer=fingerprint, state_columns=STATE_COLUMNS)
-    _fill(writer, jobs, codes, workers, progress)
+    _fill(writer, jobs, partial(encode_rows, encode), workers, progress)
     return TokenDataset.open(folder)
 
 
@@ -179,31 +179,29 @@ def tokenise_store(
     encode: Encode,
     *,
     fingerprint: str,
-    batch: int = 32,
     mirror: bool = False,
     progress: Progress | None = None,
 ) -> TokenDataset:
-    """Encode every picture of a frame dataset once, `batch` pictures a call; resumes an interrupted call.
+    """Encode every picture of a frame dataset once; resumes an interrupted call.
 
     `fingerprint` is the tokenizer's. `mirror` also adds each episode of the split "train" mirrored, pictures and
     controller together.
     """
     mirrored = [span for span in frames.spans if mirror and span.meta.get("split") == "train"]
     total = len(frames) + sum(span.length for span in mirrored)
-    slots = _encode_all(encode, frames.frames_FHWC[:1], batch).shape[1]
+    slots = encode(np.array(frames.frames_FHWC[:1])).shape[1]
     writer = TokenDataset.create(folder, total, slots=slots, tokenizer=fingerprint, state_columns=frames.state_columns)
     start = 0
     for span in (*frames.spans, *mirrored):
         flip = start >= len(frames)
-        meta = {**span.meta, "mirrored": True} if flip else dict(span.meta)
+        meta = {**span.meta, "mirrored": True} if flip else span.meta
         if not writer.has(start, span.length, meta):
+            pictures = frames.frames_FHWC[span.rows]
             actions, states = frames.actions_FA[span.rows], frames.states_FS[span.rows]
             if flip:
                 signs_S = np.array([-1 if name in ("y", "yaw") else 1 for name in frames.state_columns], np.float32)
-                actions, states = mirror_values(actions), states * signs_S
-            frames_THWC = frames.frames_FHWC[span.rows]
-            tokens = _encode_all(encode, frames_THWC[:, :, ::-1] if flip else frames_THWC, batch)
-            writer.append_episode(tokens, actions, states, meta, start=start)
+                pictures, actions, states = pictures[:, :, ::-1], mirror_values(actions), states * signs_S
+            writer.append_episode(encode_rows(encode, pictures), actions, states, meta, start=start)
             if progress is not None:
                 progress(writer.done, writer.total)
         start += span.length
@@ -219,9 +217,6 @@ def choose_edited(episodes: Sequence[Path], share: float) -> list[Path]:
     # Not every n-th: arenas and modes of recordings repeat with their seeds.
     chosen = np.random.default_rng(0).permutation(len(train))[: round(share * len(train))]
     return [train[index] for index in sorted(chosen.tolist())]
-
-
-_Convert = Callable[[NDArray[np.uint8]], NDArray[Any]]
 
 
 class _Job(NamedTuple):
@@ -268,6 +263,8 @@ def render_file(episode: Episode, render: Render, path: Path) -> Path:
     return path
 
 
-def _encode_all(encode: Encode, frames_THWC: NDArray[np.uint8], batch: int) -> NDArray[np.uint16]:
-    firsts = range(0, len(frames_THWC), batch)
-    return np.concatenate([encode(np.array(frames_THWC[first : first + batch], order="C")) for first in firsts])
+def encode_rows(encode: Encode, frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint16]]:
+    """Give the codes [N] of every picture, encoded in batches."""
+    left = iter(frames)
+    while batch := list(islice(left, _BATCH)):
+        yield from encode(np.stack(batch))

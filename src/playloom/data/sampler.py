@@ -53,8 +53,12 @@ class WindowSampler:
         return generator.permutation(self._starts[episode] + offsets[episode] + ordinal * self.steps)
 
 
-def alive_spans(spans: Sequence[EpisodeSlice], dead_F: NDArray[np.float32]) -> tuple[EpisodeSlice, ...]:
-    """Return the stretches of the episodes without a dead row (dead_F > 0), each a slice."""
+def alive_spans(dataset: FrameDataset | TokenDataset, spans: Sequence[EpisodeSlice]) -> tuple[EpisodeSlice, ...]:
+    """Return the stretches of the episodes without dead rows; the episodes where deaths are not recorded."""
+    return _without(spans, dataset.column("dead")) if "dead" in dataset.state_columns else tuple(spans)
+
+
+def _without(spans: Sequence[EpisodeSlice], dead_F: NDArray[np.float32]) -> tuple[EpisodeSlice, ...]:
     result = []
     for span in spans:
         alive = np.concatenate([[False], dead_F[span.rows] <= 0, [False]])
@@ -100,4 +104,4 @@ def labelled_spans(dataset: FrameDataset | TokenDataset, spans: Sequence[Episode
     later_F = np.roll(dead_F, 1)  # dead in the row before
     for span in spans:
         later_F[span.start] = 1
-    return alive_spans(spans, np.minimum(dead_F, later_F))
+    return _without(spans, np.minimum(dead_F, later_F))

@@ -70,11 +70,9 @@ def _windows(dataset: FrameDataset, model: ModelDescription, split: str | None) 
     if not spans:
         known = sorted({str(span.meta.get("split")) for span in dataset.spans})
         raise BadInputError(f"{dataset.folder} has no episode of split {split!r}: expected {' or '.join(known)}")
-    if "dead" in dataset.state_columns:
-        spans = tuple(alive_spans(spans, dataset.column("dead")))
     found: list[PromptSource] = [
         partial(_read_rows, dataset, slice(span.start + offset, span.start + offset + steps))
-        for span in spans
+        for span in alive_spans(dataset, spans)
         for offset in range(0, span.length - steps + 1, steps)
     ]
     if not found:

@@ -19,6 +19,7 @@ from playloom.actions.codec import decode_values, encode_named
 from playloom.actions.controller import CONTROLS
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.recording import STATE_COLUMNS
+from playloom.data.sampler import alive_spans
 from playloom.errors import ConfigError, GameError, MissingExtraError
 from playloom.evaluation import camera_motion
 from playloom.evaluation.persistency import CANDIDATES, static_segments
@@ -27,7 +28,6 @@ from playloom.evaluation.segments import (
     EvaluationContext,
     Progress,
     Segment,
-    alive_episodes,
     episodes_of,
     frames_after,
     reconstruct,
@@ -191,7 +191,7 @@ def evaluate_estimator(
     """
     rows = np.zeros(0, np.int64)
     if {"dead", "yaw"} <= set(dataset.state_columns):
-        yaw, alive = dataset.column("yaw"), alive_episodes(dataset, episodes)
+        yaw, alive = dataset.column("yaw"), alive_spans(dataset, episodes)
         rows = np.concatenate([np.arange(span.start, span.start + span.length - 1) for span in alive])
         truth = (yaw[rows + 1] - yaw[rows] + 180) % 360 - 180
         rows, truth = rows[np.abs(truth) > 2], truth[np.abs(truth) > 2]

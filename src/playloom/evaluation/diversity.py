@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, REST_VALUES, SLOT_NAMES, SLOT_SIZES
+from playloom.data.sampler import alive_spans
 from playloom.evaluation.report import Row, standard_error
-from playloom.evaluation.segments import EvaluationContext, Segment, alive_episodes, segment_episodes
+from playloom.evaluation.segments import EvaluationContext, Segment, segment_episodes
 from playloom.inference.types import Mode
 
 REPEATS = 10  # pairs of sub-samples per distance
@@ -88,7 +89,7 @@ def measure_diversity(run: EvaluationContext, segments: Sequence[Segment]) -> di
     kinds["repeat"] = np.repeat(last[:, None], steps, axis=1)
     kinds["uniform"] = np.random.default_rng(seed).integers(0, SLOT_SIZES, recorded.shape).astype(np.uint8)
     free = np.zeros(len(dataset), bool)
-    for episode in alive_episodes(dataset, run.test):
+    for episode in alive_spans(dataset, run.test):
         free[episode.rows] = True
     for segment in segments:
         free[segment.row : segment.row + steps] = False

@@ -76,7 +76,7 @@ class EvaluationContext:
         """Stretches of recorded play without deaths, and their codes [T, N]: the first steps of every test episode."""
         most = max(1, self.settings.encoded_frames // len(self.test))
         heads = [dataclasses.replace(episode, length=min(episode.length, most)) for episode in self.test]
-        spans = alive_episodes(self.dataset, heads)
+        spans = alive_spans(self.dataset, heads)
         return [(span, encode(self.model, self.dataset.frames_FHWC[span.rows], self.settings.batch)) for span in spans]
 
     def segments(self, count: int, future: int, *, heldout: bool = False, extra: int = 0) -> list[Segment]:
@@ -148,7 +148,7 @@ def choose_segments(
     """
     rows = [
         np.arange(episode.start + past - 1, episode.start + episode.length - future)
-        for episode in alive_episodes(dataset, episodes)
+        for episode in alive_spans(dataset, episodes)
         if episode.length >= past + future
     ]
     if not rows:
@@ -162,11 +162,6 @@ def choose_segments(
     edges = np.linspace(0, len(possible), min(count, len(possible)) + 1).astype(np.int64)
     chosen = [int(possible[rng.integers(low, high)]) for low, high in itertools.pairwise(edges)]
     return [Segment(row=row, past=past) for row in chosen]
-
-
-def alive_episodes(dataset: FrameDataset, episodes: Sequence[EpisodeSlice]) -> Sequence[EpisodeSlice]:
-    """Return the stretches without dead steps; the whole episodes where the dataset does not record deaths."""
-    return alive_spans(episodes, dataset.column("dead")) if "dead" in dataset.state_columns else episodes
 
 
 @torch.inference_mode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
+from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.data.prompt_selection import save_chosen, select_prompts
 from playloom.data.prompts import PROMPTS, list_prompts
 from playloom.data.sampler import alive_spans
@@ -189,9 +189,7 @@ def check_actions(
 def _stretches(
     store: FrameDataset | TokenDataset, frames: FrameDataset | None, tokenizer: FrameTokenizer | None
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    spans: Sequence[EpisodeSlice] = [span for span in store.of_split("train") if not span.meta.get("mirrored")]
-    if "dead" in store.state_columns:
-        spans = alive_spans(spans, store.column("dead"))
+    spans = alive_spans(store, [span for span in store.of_split("train") if not span.meta.get("mirrored")])
     least = min(_STRETCH_STEPS, max((span.length for span in spans), default=0))
     long = [span for span in spans if span.length >= least]
     for index in np.unique(np.linspace(0, len(long) - 1, _STRETCHES).astype(int)) if long else ():

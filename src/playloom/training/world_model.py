@@ -329,9 +329,7 @@ class WorldTask:
 
     def _spans(self, split: str) -> tuple[EpisodeSlice, ...]:
         spans = self._store.of_split(split)
-        if self._config.drop_dead and "dead" in self._store.state_columns:
-            return alive_spans(spans, self._store.column("dead"))
-        return spans
+        return alive_spans(self._store, spans) if self._config.drop_dead else spans
 
 
 def _check_store(model: ModelConfig, store: TokenDataset) -> None:

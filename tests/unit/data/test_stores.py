@@ -155,12 +155,13 @@ def test_interrupted_rendering_goes_on_without_rendering_again(tmp_path):
     assert (store.frames_FHWC[store.spans[1].rows] == scroll(stick_actions(12, 1))).all()
 
 
-def test_both_ways_to_codes_agree_with_the_tokenizer(tmp_path):
+def test_both_ways_to_codes_agree_with_the_tokenizer(tmp_path, monkeypatch):
+    monkeypatch.setattr("playloom.data.recording._BATCH", 5)
     tokenizer = FrameTokenizer(preset("tiny").tokenizer).eval()
     paths = recordings(tmp_path / "rec")
     frames = build_frame_store(tmp_path / "frames", paths, render)
-    long = tokenise_store(tmp_path / "a", frames, array_encoder(tokenizer), fingerprint="f", batch=5)
-    short = tokenise_recordings(tmp_path / "b", paths, render, array_encoder(tokenizer), fingerprint="f", batch=7)
+    long = tokenise_store(tmp_path / "a", frames, array_encoder(tokenizer), fingerprint="f")
+    short = tokenise_recordings(tmp_path / "b", paths, render, array_encoder(tokenizer), fingerprint="f")
     assert (long.tokens_FN == short.tokens_FN).all()
     assert (long.states_FS == short.states_FS).all()
     codes = tokenizer.encode(torch.from_numpy(np.array(frames.frames_FHWC))).numpy()

@@ -1,6 +1,7 @@
 """Windows: inside episodes, a pure function of their number, fair to every frame."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,7 +70,8 @@ def test_too_short_episodes_are_said():
 @given(st.lists(st.booleans(), min_size=1, max_size=30))
 def test_living_spans_hold_exactly_the_living_rows(dead):
     spans = spans_of([len(dead)])
-    alive = alive_spans(spans, np.array(dead, np.float32))
+    dataset = SimpleNamespace(state_columns=("dead",), column=lambda name: np.array(dead, np.float32))
+    alive = alive_spans(dataset, spans)
     rows = [row for span in alive for row in range(span.start, span.start + span.length)]
     assert rows == [i for i, d in enumerate(dead) if not d]
     assert all(not dead[s.start + i] for s in alive for i in range(s.length))

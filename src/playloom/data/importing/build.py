@@ -32,8 +32,6 @@ from playloom.data.importing.recordings import (
     Recording,
     decode,
     decode_file,
-    sessions_of,
-    shard_of,
 )
 from playloom.data.importing.report import REPORT, write_report
 from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_runs, resample
@@ -54,8 +52,7 @@ class Imported(NamedTuple):
     """Result of an import."""
 
     dataset: FrameDataset | TokenDataset
-    notes: tuple[str, ...]
-    """Sentences about what was found, cut, fitted and clipped."""
+    notes: tuple[str, ...]  # sentences about what was found, cut, fitted and clipped
 
 
 class _Plan(NamedTuple):
@@ -125,7 +122,7 @@ def import_recordings(
     build = _Build(Path(folder), Path(out), options, encoder, parallel, show, on_skip)
     found = Counter(recording.format for recording in recordings)
     build.notes.append(f"found: {', '.join(f'{name} ({count})' for name, count in sorted(found.items()))}")
-    ready, own = (build.out / INDEX).exists(), shard_of(recordings, *shard)
+    ready, own = (build.out / INDEX).exists(), _shard(recordings, *shard)
     if ready:
         build.check_finished(own)
     else:
@@ -350,6 +347,23 @@ def _input(
     return resample(clock.correct(recording.changes(controls)), runs, controls, mapping.dead_zone)
 
 
+def _sessions(recordings: Sequence[Recording]) -> list[Path]:
+    """The session of every recording; its path where there is one session."""
+    sessions = [recording.session for recording in recordings]
+    return sessions if len(set(sessions)) > 1 else [recording.path for recording in recordings]
+
+
+def _shard(recordings: Sequence[Recording], number: int, parts: int) -> list[Recording]:
+    """The recordings of every `parts`-th session from the one of a number, from 1, on."""
+    if not 1 <= number <= parts:
+        raise BadInputError(f"the part is out of range: got {number} of {parts}, expected 1 to {parts}")
+    sessions = _sessions(recordings)
+    own = set(list(dict.fromkeys(sessions))[number - 1 :: parts])
+    if not own:
+        raise RecordingError(f"part {number} of {parts} is empty: there are {len(set(sessions))} sessions")
+    return [recording for recording, session in zip(recordings, sessions, strict=True) if session in own]
+
+
 def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:
     """Give every session its split, every recording where there is one session; a single one keeps its last tenth."""
     if split is None and len(plans) == 1:
@@ -357,7 +371,7 @@ def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:
         train_T = np.arange(steps) < steps - max(1, steps // 10)
         last = [clip._replace(split="validation") for clip in cut_runs(clips, ~train_T, 1)]
         return [plans[0]._replace(clips=[*cut_runs(clips, train_T, 1), *last])]
-    sessions = sessions_of([plan.recording for plan in plans])
+    sessions = _sessions([plan.recording for plan in plans])
     names = list(dict.fromkeys(sessions))
     splits = {name: split or split_of(number) for number, name in enumerate(names)}
     if split is None and "validation" not in splits.values():

@@ -41,10 +41,8 @@ _BETTER = 1.1
 class ClockCorrection(NamedTuple):
     """Correction of the input's times."""
 
-    offset: float = 0.0
-    """Seconds to add at the start."""
-    drift: float = 0.0
-    """Seconds to add for each second."""
+    offset: float = 0.0  # seconds to add at the start
+    drift: float = 0.0  # seconds to add for each second
 
     def correct(self, changes: Iterable[InputChange]) -> Iterator[InputChange]:
         """Give the changes with corrected times."""
@@ -55,12 +53,9 @@ class ClockCorrection(NamedTuple):
 class ClockEstimate(NamedTuple):
     """Result of `estimate_clock`."""
 
-    clock: ClockCorrection
-    """The best correction; use it only if it is sure."""
-    sure: bool
-    """True if the correlation is large, in standard deviations of those of all lags."""
-    shares: tuple[float, ...]
-    """Share of the unpredicted motion that the input of each of `LAGS` explains, with the drift corrected."""
+    clock: ClockCorrection  # the best one; use it only if it is sure
+    sure: bool  # true if the correlation is large, in standard deviations of those of all lags
+    shares: tuple[float, ...]  # of the unpredicted motion that the input of each of `LAGS` explains, after the drift
 
     def sentence(self) -> str:
         """Return the result."""
@@ -70,14 +65,12 @@ class ClockEstimate(NamedTuple):
         return "the offset of the input cannot be seen in the pictures' motion, so nothing was changed"
 
 
-UNKNOWN = ClockEstimate(ClockCorrection(), False, (0.0,) * len(LAGS))
-"""Result where nothing moves, or the input does nothing."""
+_UNKNOWN = ClockEstimate(ClockCorrection(), False, (0.0,) * len(LAGS))  # nothing moves, or the input does nothing
 
 
 class _Moved(NamedTuple):
-    before_M: NDArray[np.float64]
-    after_M: NDArray[np.float64]
-    """Times of the first and of the second picture."""
+    before_M: NDArray[np.float64]  # time of the first picture
+    after_M: NDArray[np.float64]  # time of the second
     motion_MC: NDArray[np.float64]
     past_MP: NDArray[np.float64]
 
@@ -93,12 +86,12 @@ def estimate_clock(
     stretches = [moved for run in _active(runs, input_TC) if (moved := _measure(recording, run)) is not None]
     integrals = _integrals(recording.changes(sources))
     if sum(moved.after_M[-1] - moved.before_M[0] for moved in stretches) < _LEAST_SECONDS or not integrals:
-        return UNKNOWN
+        return _UNKNOWN
     moved = _Moved(*map(np.concatenate, zip(*stretches, strict=True)))
     low_C, high_C = np.percentile(moved.motion_MC, [1, 99], axis=0)  # a failed match is a jump across the picture
     moving_C = moved.motion_MC.clip(low_C, high_C).std(axis=0) > _LEAST_MOTION
     if not moving_C.any():
-        return UNKNOWN
+        return _UNKNOWN
     low_C, high_C = low_C[moving_C], high_C[moving_C]
     past = moved.past_MP.reshape(len(moved.past_MP), _PAST, -1)[..., moving_C].clip(low_C, high_C)
     motion_MC = _unpredicted(moved.motion_MC[:, moving_C].clip(low_C, high_C), past.reshape(len(past), -1))

@@ -49,8 +49,7 @@ class _Unreadable(Recording):
 
 
 class _Episode(Recording):
-    index: ClassVar[Sequence[str]]
-    """Patterns of files of a dataset, below its folder."""
+    index: ClassVar[Sequence[str]]  # patterns of files of a dataset, below its folder
 
     @classmethod
     def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
@@ -93,12 +92,9 @@ class LeRobot(_Episode):
     Rewards, ends and `observation.state` become state columns. Texts of tasks are not read.
     """
 
-    root: Path
-    """Folder of the dataset."""
-    info: Mapping[str, Any]
-    """Content of `meta/info.json`."""
-    episode: Mapping[str, Any]
-    """Row of the episode in `meta`."""
+    root: Path  # folder of the dataset
+    info: Mapping[str, Any]  # content of `meta/info.json`
+    episode: Mapping[str, Any]  # row of the episode in `meta`
 
     format, index = "lerobot", ("meta/info.json",)
 
@@ -228,12 +224,9 @@ class Minari(_Episode):
     `action_K` is 1 when a Discrete action is K, and `action_I_K` when number I of a MultiDiscrete action is K.
     """
 
-    file: Path
-    """File of the episode, in HDF5 of all episodes."""
+    file: Path  # file of the episode, in HDF5 of all episodes
     number: int
-    """Number of the episode."""
-    space: Mapping[str, Any]
-    """Action space of `metadata.json`."""
+    space: Mapping[str, Any]  # action space of `metadata.json`
 
     format, index = "minari", ("main_data.hdf5", "*/part-0.arrow", "*/part-0.parquet")
 

@@ -94,8 +94,7 @@ class VideoPicture:
     """A decoded picture, not yet converted."""
 
     frame: Any
-    scaler: Any
-    """Common to the pictures of a video."""
+    scaler: Any  # common to the pictures of a video
 
     def __call__(self, crop: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """Return its RGB values [H, W, 3]; if possible only the middle, in means of areas of that height and width."""
@@ -119,13 +118,10 @@ def load_picture(source: Path | bytes) -> NDArray[np.uint8]:
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     import av
 
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise RecordingError(f"{path} has no video stream; expected a video of the game")
-            yield container, container.streams.video[0]
-    except av.FFmpegError as error:
-        raise RecordingError(f"{path} cannot be read ({error}); is it damaged or cut short?") from error
+    with reading(path), av.open(str(path)) as container:
+        if not container.streams.video:
+            raise RecordingError(f"{path} has no video stream; expected a video of the game")
+        yield container, container.streams.video[0]
 
 
 def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -299,7 +299,7 @@ class NitroGen(Recording):
         """The folder of the video's chunks."""
         return self.path.parent
 
-    @property
+    @cached_property
     def masks(self) -> Sequence[Rectangle]:
         """The controller in the picture."""
         height, width = self._metadata["original_video"]["resolution"]

@@ -30,8 +30,8 @@ _ANALOG = {
 }
 _DPAD_AXES = {7: ("dpad_left", "dpad_right"), 8: ("dpad_down", "dpad_up")}
 _BUTTONS = {"left": "mouse_left", "right": "mouse_right", "middle": "mouse_middle", "x1": "mouse_4", "x2": "mouse_5"}
+# Codes of shift, control and alt that a state message has beside the code of the side.
 _EITHER_SIDE = {0x10: {0xA0, 0xA1}, 0x11: {0xA2, 0xA3}, 0x12: {0xA4, 0xA5}}
-"""Codes of shift, control and alt that a state message has beside the code of the side."""
 _WHEEL = 0x400
 _TOLERANCE = 0.002  # largest difference in seconds between the place of a picture and that in its message
 
@@ -48,27 +48,24 @@ class OwlControl(Recording):
 
     def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
         """Before `START` and after `END` input is unknown."""
-        zero, time = next((time for _, time, kind, _ in self._lines() if kind == "VIDEO_START"), None), -math.inf
+        log, time = self.path / self.parts[0], -math.inf
+        zero = next((start for _, start, kind, _ in self._lines(log) if kind == "VIDEO_START"), None)
         if zero is None:
-            raise RecordingError(f"{self._log} has no VIDEO_START, so its clock is unknown; record it again")
+            raise RecordingError(f"{log} has no VIDEO_START, so its clock is unknown; record it again")
         yield time, PAUSED, 1
-        for number, unix_time, kind, args in self._lines():
+        for number, unix_time, kind, args in self._lines(log):
             time = unix_time - zero
-            with reading(f"{self._log} line {number}, {kind},"):
+            with reading(f"{log} line {number}, {kind},"):
                 yield from ((time, control, value) for control, value in _values(kind, args))
         yield time, PAUSED, 1
 
-    @property
-    def _log(self) -> Path:
-        return self.path / self.parts[0]
-
-    def _lines(self) -> Iterator[tuple[int, float, str, Any]]:
-        with reading(self._log), self._log.open(encoding="utf-8-sig") as file:
+    def _lines(self, log: Path) -> Iterator[tuple[int, float, str, Any]]:
+        with reading(log), log.open(encoding="utf-8-sig") as file:
             for number, text in enumerate(file, 1):
                 time, _, rest = text.strip().partition(",")
                 kind, _, args = rest.partition(",")
                 if time and time != "timestamp":
-                    with reading(f"{self._log} line {number}"):
+                    with reading(f"{log} line {number}"):
                         args = args[1:-1] if args[:1] == args[-1:] == '"' else args
                         line = number, float(time), kind, json.loads(args) if args else []
                     yield line

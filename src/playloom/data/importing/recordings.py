@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -29,7 +28,7 @@ from playloom.data.importing.files import (
 )
 from playloom.data.importing.resample import PICTURE_SLACK, STEP, InputChange, Run, last_pictures, step_times
 from playloom.data.parallel import write_rows
-from playloom.data.recording import Encode
+from playloom.data.recording import Encode, encode_rows
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import actions_of, read_clip, read_npz
@@ -37,7 +36,6 @@ from playloom.media.images import ResizeMode, fit_picture
 
 Rectangle = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
-_BATCH = 32
 Change = tuple[float, str, float]
 """Time, control and value of an `InputChange`, without the offset of the options."""
 SPLITS = ("train", "validation", "test")
@@ -183,43 +181,18 @@ def check_sources(place: Path, controls: Iterable[str], sources: Sequence[str]) 
         raise RecordingError(f"{place} has no control that the mapping uses: got {', '.join(names)}; give a --mapping")
 
 
-def sessions_of(recordings: Sequence[Recording]) -> list[Path]:
-    """Return the session of every recording; its path where there is one session."""
-    sessions = [recording.session for recording in recordings]
-    return sessions if len(set(sessions)) > 1 else [recording.path for recording in recordings]
-
-
-def shard_of(recordings: Sequence[Recording], number: int, parts: int) -> list[Recording]:
-    """Return the recordings of every `parts`-th session from the one of a number, from 1, on."""
-    if not 1 <= number <= parts:
-        raise BadInputError(f"the part is out of range: got {number} of {parts}, expected 1 to {parts}")
-    sessions = sessions_of(recordings)
-    own = set(list(dict.fromkeys(sessions))[number - 1 :: parts])
-    if not own:
-        raise RecordingError(f"part {number} of {parts} is empty: there are {len(set(sessions))} sessions")
-    return [recording for recording, session in zip(recordings, sessions, strict=True) if session in own]
-
-
 class ClipEncoder(NamedTuple):
     """The tokenizer of an import that stores codes."""
 
-    load: Callable[[], Encode]
-    """Returns the encoder; called once in every worker, to which it is pickled."""
-    slots: int
-    """Codes of a picture: N."""
-    fingerprint: str
-    """Name of the tokenizer's weights."""
+    load: Callable[[], Encode]  # returns the encoder; called once in every worker, to which it is pickled
+    slots: int  # codes of a picture: N
+    fingerprint: str  # name of the tokenizer's weights
 
 
 def decode(recording: Recording, clips: Sequence[Run], encoder: ClipEncoder | None) -> Iterator[NDArray[Any]]:
     """Give frames, uint8 [H, W, 3], or with an encoder codes, uint16 [N], of every step of the clips."""
     frames = _frames(recording, clips)
-    if encoder is None:
-        yield from frames
-        return
-    encode = _loaded(encoder)
-    while batch := list(islice(frames, _BATCH)):
-        yield from encode(np.stack(batch))
+    return frames if encoder is None else encode_rows(_loaded(encoder), frames)
 
 
 def decode_file(

@@ -40,8 +40,7 @@ class Table(NamedTuple):
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    text: str = ""
-    """Sentences above the rows."""
+    text: str = ""  # sentences above the rows
 
     def markdown(self) -> str:
         """Return the section as Markdown: a list where there is one column."""

@@ -40,19 +40,15 @@ _INPUT_SLACK = 1e-6
 class InputChange(NamedTuple):
     """A control has a new value, or the mouse has moved."""
 
-    time: float
-    """Seconds on the clock of the pictures."""
-    control: str
-    """Name of a key, mouse axis or button, pad control, or `PAUSED`."""
-    value: float
-    """Mouse counts since the last change; else the position: key or button 0 or 1, trigger 0 to 1, stick -1 to 1."""
+    time: float  # seconds on the clock of the pictures
+    control: str  # name of a key, mouse axis or button, pad control, or `PAUSED`
+    value: float  # mouse counts since the last change; else 0 or 1 of a key or button, trigger 0 to 1, stick -1 to 1
 
 
 class Run(NamedTuple):
     """Steps without a cut between them."""
 
-    start: float
-    """Time of the first step in seconds; the others follow every 0.1 s."""
+    start: float  # time of the first step in seconds; the others follow every 0.1 s
     steps: int
     split: str = "train"
 
