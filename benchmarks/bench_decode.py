@@ -28,11 +28,10 @@ from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.torch_backend import CachedDecoder
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import WorldModel
+from playloom.models.checkpoint import WorldModel, build_transformer, require_memory
 from playloom.models.config import ModelConfig
 from playloom.models.presets import PRESETS, preset
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
-from playloom.models.world_model import build_transformer, require_memory
 
 CASES = ("order", "many", "absolute")
 MANY_PRESET = "200m"

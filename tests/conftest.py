@@ -21,11 +21,10 @@ _CHECKED = [
 ]
 install_import_hook([f"playloom.{name}" for name in _CHECKED], "beartype.beartype")
 
-from playloom.models.checkpoint import WorldModel  # noqa: E402
+from playloom.models.checkpoint import WorldModel, build_transformer  # noqa: E402
 from playloom.models.config import ModelConfig  # noqa: E402
 from playloom.models.presets import preset  # noqa: E402
 from playloom.models.tokenizer.tokenizer import FrameTokenizer  # noqa: E402
-from playloom.models.world_model import build_transformer  # noqa: E402
 
 pytest_plugins = ["page_browser"]
 """Modules of tests/support with fixtures. They are session-wide, so that there is one Chromium."""

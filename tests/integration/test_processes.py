@@ -15,6 +15,7 @@ import torch
 from playloom.atomic_io import folder_lock
 from playloom.data.dataset import TokenDataset
 from playloom.errors import BadInputError
+from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.quantizer import Quantizer
 from playloom.server.stories.store import StoryStore
 from playloom.training.checkpoint import load_newest
@@ -96,7 +97,8 @@ np.save(Path(out) / f"codebook-{dist.get_rank()}.npy", codebook)
 
 def codebook_of(rank: int, ranks: int) -> np.ndarray:
     """The codebook after three updates, each from this rank's share of twelve pictures' latents."""
-    quantizer = Quantizer(size=16, width=4, decay=0.9, revive_after=1000, recent_outputs=32)
+    sizes = TokenizerConfig(codebook_size=16, code_width=4, codebook_decay=0.9, revive_after=1000, recent_outputs=32)
+    quantizer = Quantizer(sizes)
     quantizer.updates += 1  # as of a started codebook: the first batch alone is not shared
     source = torch.Generator().manual_seed(0)
     for _ in range(3):

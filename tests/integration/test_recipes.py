@@ -19,11 +19,10 @@ from playloom.data.recording import list_episodes
 from playloom.evaluation.config import EvaluationSettings
 from playloom.games.recorder import plan_episode
 from playloom.json_io import from_mapping, plain
-from playloom.models.checkpoint import load_model
+from playloom.models.checkpoint import build_transformer, load_model
 from playloom.models.config import ModelConfig
 from playloom.models.presets import preset
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
-from playloom.models.world_model import build_transformer
 from playloom.training.tokenizer import TokenizerTrainingConfig
 from playloom.training.world_model import WorldConfig
 

@@ -52,7 +52,7 @@ FENCES = {
 NETWORKS = {"torch", "einops", "jaxtyping", "safetensors", "onnx"}
 """Packages that only trainings, evaluations and exports need, and the backend torch."""
 WITH_NETWORKS = (
-    r"training\..+|evaluation\.(?!online|config|report)\w+|models\.(checkpoint|heads_network|world_model)"
+    r"training\..+|evaluation\.(?!online|config|report)\w+|models\.(checkpoint|heads_network)"
     r"|models\.tokenizer\.(?!config)\w+|models\.transformer\.(?!config|kv_cache)\w+|models\.onnx\.\w+"
     r"|inference\.(torch_\w+|cuda_graphs|features)"
 )

@@ -120,7 +120,7 @@ class CachedDecoder(StepDecoder):
     ) -> Tensor:
         hidden_BQD = self._run(batch, tables, chunk)
         hidden_BRD = hidden_BQD.index_select(1, chunk.row_R)
-        logits_BRC = self.model.logits(hidden_BRD, *group.span)
+        logits_BRC = self.model.logits(hidden_BRD, group.first_id, group.last_id)
         ids_BR = draws.sample(logits_BRC, chunk.draw_R) + group.first_id
         batch.tokens_BC.index_copy_(1, chunk.slot_R, ids_BR)
         return hidden_BQD

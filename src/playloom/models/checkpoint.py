@@ -1,4 +1,4 @@
-"""Models with their networks: loading and saving weights."""
+"""Models with their networks: building, their memory, loading and saving weights."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from playloom.atomic_io import atomic_write
-from playloom.errors import CheckpointError, ConfigError, MissingExtraError
+from playloom.device import free_memory
+from playloom.errors import CheckpointError, ConfigError, MissingExtraError, ResourceError
 from playloom.json_io import write_json
 from playloom.models.card import model_card, write_card
+from playloom.models.config import ModelConfig
 from playloom.models.folder import FORMAT, WEIGHTS, ModelDescription, check_fingerprint, fingerprint, read_model
 
 try:
@@ -21,10 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from playloom.models.heads_network import PredictionHeads, build_heads
+from playloom.models.heads_network import PredictionHeads
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
+from playloom.models.transformer.kv_cache import KeyValueCache
 from playloom.models.transformer.transformer import Transformer
-from playloom.models.world_model import build_transformer, require_memory
 
 _PROMPTS = "prompts"  # as `playloom.data.prompts.PROMPTS`, which is above this module
 
@@ -59,6 +61,41 @@ class WorldModel(ModelDescription):
         if self.heads is not None:
             self.heads.to(device)
         return self
+
+
+def build_transformer(config: ModelConfig, *, seed: int = 0) -> Transformer:
+    """Build a transformer with weights from `seed`, without the global generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Transformer(config.transformer, config.layout)
+
+
+def weight_bytes(config: ModelConfig, dtype: torch.dtype = torch.float32) -> int:
+    """Return the memory of all weights: the transformer's in `dtype`, the tokenizer's in float32."""
+    with torch.device("meta"):
+        networks = build_transformer(config), FrameTokenizer(config.tokenizer)
+    transformer, tokenizer = (sum(weight.numel() for weight in network.parameters()) for network in networks)
+    return dtype.itemsize * transformer + 4 * tokenizer
+
+
+def require_memory(
+    config: ModelConfig,
+    device: torch.device | str = "cpu",
+    *,
+    dtype: torch.dtype = torch.float32,
+    sessions: int = 1,
+    weights: int | None = None,
+) -> None:
+    """Raise ResourceError unless `sessions` caches and `weights` (bytes to allocate; None: all) fit on the device."""
+    weights = weight_bytes(config, dtype) if weights is None else weights
+    caches = sessions * KeyValueCache.bytes_each(config.transformer, config.layout.positions, dtype.itemsize)
+    free = free_memory(device)
+    if weights + caches > free:
+        raise ResourceError(
+            f"{config.name} needs {weights + caches:,} bytes on {device} ({weights:,} for weights, {caches:,} for the "
+            f"context of {sessions} sessions) and {free:,} are free; choose a smaller preset, a shorter dtype or fewer "
+            "sessions"
+        )
 
 
 def require_networks(model: ModelDescription) -> WorldModel:
@@ -134,7 +171,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldM
         **vars(info),
         tokenizer=FrameTokenizer(config.tokenizer),
         transformer=build_transformer(config),
-        heads=None if config.heads is None else build_heads(config.heads, config.transformer.width),
+        heads=None if config.heads is None else PredictionHeads(config.heads, config.transformer.width),
     )
     for (name, expected), module in zip(info.weights.items(), model.networks, strict=True):
         load_weights(place / name, module, expected)

@@ -21,17 +21,16 @@ def pool(hidden_BQD: Tensor) -> Tensor:
 class PredictionHeads(nn.Module):
     """One MLP with a hidden layer, shared by all heads."""
 
-    mean_F: Tensor
-    scale_F: Tensor
-
-    def __init__(self, config: HeadsConfig, width: int) -> None:
-        """Make the heads of a transformer of this width: random hidden layer, all outputs 0."""
+    def __init__(self, config: HeadsConfig, width: int, *, seed: int = 0) -> None:
+        """Make the heads of a transformer of this width: hidden layer from `seed`, all outputs 0."""
         super().__init__()
         self.config = config
-        self.register_buffer("mean_F", torch.zeros(2 * width))
-        self.register_buffer("scale_F", torch.ones(2 * width))
-        self.hidden = nn.Linear(2 * width, config.width)
-        self.out = nn.Linear(config.width, config.outputs)
+        self.mean_F = nn.Buffer(torch.zeros(2 * width))
+        self.scale_F = nn.Buffer(torch.ones(2 * width))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.hidden = nn.Linear(2 * width, config.width)
+            self.out = nn.Linear(config.width, config.outputs)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -42,17 +41,9 @@ class PredictionHeads(nn.Module):
         the standardised states.
         """
         normed = (features_BF - self.mean_F) / self.scale_F
-        out: Tensor = self.out(nn.functional.gelu(self.hidden(normed)))
-        return out
+        return self.out(nn.functional.gelu(self.hidden(normed)))
 
     @torch.no_grad()
     def predict(self, features_BF: Tensor) -> list[StepPrediction]:
         """Return the predictions in the units of the data."""
         return predictions(self.config, self(features_BF).double().cpu().numpy())
-
-
-def build_heads(config: HeadsConfig, width: int, *, seed: int = 0) -> PredictionHeads:
-    """Build heads with weights from `seed`, without the global generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return PredictionHeads(config, width)

@@ -64,11 +64,6 @@ class TokenGroup:
     first_id: int  # first legal id
     last_id: int  # one past the last legal id
 
-    @property
-    def span(self) -> tuple[int, int]:
-        """First and one past the last legal id."""
-        return self.first_id, self.last_id
-
 
 @dataclass(frozen=True, kw_only=True)
 class StepLayout:

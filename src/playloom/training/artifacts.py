@@ -46,7 +46,7 @@ class PretrainedModel:
     ancestors: tuple[str, ...] = ()
     """Fingerprints of the tokenizers it was fine-tuned from, oldest first, as far as known."""
     model: WorldModel | None = None
-    transformer: str | None = None
+    transformer: str | None = None  # fingerprint of the model's transformer
 
 
 def save_tokenizer(
@@ -84,12 +84,8 @@ def load_origin(name: str) -> PretrainedModel:
     else:
         folder = model_folder(name)
     model = load_model(folder)
-    return PretrainedModel(
-        tokenizer=model.tokenizer,
-        name=fingerprint(folder / _WEIGHTS),
-        model=model,
-        transformer=fingerprint(folder / _TRANSFORMER),
-    )
+    name, transformer = (model.weights[file] for file in (_WEIGHTS, _TRANSFORMER))
+    return PretrainedModel(tokenizer=model.tokenizer, name=name, model=model, transformer=transformer)
 
 
 def array_encoder(tokenizer: FrameTokenizer) -> Encode:
@@ -117,11 +113,11 @@ def clip_encoder(name: str, threads: int | None = None) -> tuple[TokenizerConfig
     return sizes, ClipEncoder(load=load, slots=sizes.image_slots, fingerprint=origin.name)
 
 
-def save_model_like(folder: Path, model: WorldModel, source: PretrainedModel) -> None:
-    """Write a model in its source's dtype, so that the transformer's file is the same byte for byte."""
+def save_model_like(folder: Path, model: WorldModel) -> None:
+    """Write a model in the dtype that it was read in, so that the transformer's file is the same byte for byte."""
     for dtype in (torch.float16, None):
         save_model(folder, model, dtype)
-        if fingerprint(folder / _TRANSFORMER) == source.transformer:
+        if fingerprint(folder / _TRANSFORMER) == model.weights[_TRANSFORMER]:
             export_if_installed(folder)
             return
     raise CheckpointError(f"{folder / _TRANSFORMER} differs from the source's, which is stored in an unusual dtype")

@@ -37,9 +37,8 @@ def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> None:
     target = folder / f"{_PREFIX}{snapshot.step:09d}"
     if target.exists():
         shutil.rmtree(target)
-    scalars = {"step": snapshot.step, "seen": snapshot.seen, "elapsed": snapshot.elapsed, "flops": snapshot.flops}
-    state = {"format": _FORMAT, **scalars, "identity": snapshot.identity}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
+    state = {"format": _FORMAT, **vars(snapshot)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.pop("tensors").items()}
     with atomic_folder(target) as temporary:
         with atomic_write(temporary / "tensors.safetensors") as weights:
             save_file(tensors, weights)

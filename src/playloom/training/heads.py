@@ -26,7 +26,7 @@ from playloom.json_io import plain, read_json, write_json
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import card_row_delay
 from playloom.models.heads import HeadsConfig, StateConfig
-from playloom.models.heads_network import PredictionHeads, build_heads
+from playloom.models.heads_network import PredictionHeads
 from playloom.training.artifacts import load_origin, save_model_like, training_facts
 from playloom.training.data_source import PrepareOptions, tokens_from
 from playloom.training.distributed import dist_info
@@ -95,7 +95,7 @@ def run_heads(job: HeadsJob, *, report: Report | None = None, say: Say = print) 
     card = {**model.card, "heads": training_facts(store, result, job.config)}
     config = dataclasses.replace(model.config, heads=task.heads.config)
     headed = dataclasses.replace(model, config=config, card=card, heads=task.heads)
-    loop.export(lambda: save_model_like(job.out / "model", headed, source))
+    loop.export(lambda: save_model_like(job.out / "model", headed))
     return dataclasses.replace(result, path=job.out / "model")
 
 
@@ -106,11 +106,11 @@ def _features(model: WorldModel, store: TokenDataset, job: HeadsJob) -> NDArray[
     half = job.config.loop.bfloat16
     made_of = {"model": model.fingerprint, "tokenizer": store.tokenizer, "rows": len(store), "row_delay": row_delay}
     made_of |= {"precision": "bf16-mixed" if half else "32-true"}
-    if not path.exists():
+    if path.exists() and origin.exists():
+        if read_json(origin, RecordingError, f"remove {path}") != made_of:
+            raise RecordingError(f"{path} holds features of another model or data; remove it, or choose another --out")
+    else:
         origin.unlink(missing_ok=True)
-    elif origin.exists() and read_json(origin, RecordingError, f"remove {path}") != made_of:
-        raise RecordingError(f"{path} holds features of another model or data; remove it, or choose another --out")
-    if not origin.exists():
         job.out.mkdir(parents=True, exist_ok=True)
         shape = len(store), 2 * model.config.transformer.width
         fresh = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
@@ -154,7 +154,7 @@ class HeadsTask:
                 "expected reward, terminated, dead, frags or health"
             )
         known = {name: values_R[train][~np.isnan(values_R[train])] for name, values_R in self.labels.items()}
-        self.heads = build_heads(heads_config(known, config), model.config.transformer.width, seed=config.loop.seed)
+        self.heads = PredictionHeads(heads_config(known, config), model.config.transformer.width, seed=config.loop.seed)
         self._constant_O = constant_outputs(self.heads.config, known)
         with torch.no_grad():
             self.heads.out.bias.copy_(self._constant_O)
@@ -185,7 +185,7 @@ class HeadsTask:
         """Yield the sum of the heads' losses."""
         found = head_losses(self.heads, modules["heads"](batch["features"]), batch)
         loss = torch.stack([*found.values()]).sum()
-        yield ModuleLoss("heads", loss, {name: one.detach() for name, one in {"loss": loss, **found}.items()})
+        yield ModuleLoss("heads", loss, {"loss": loss, **found})
 
     def validate(self) -> dict[str, float]:
         """Return the losses on validation steps, and those of the best constant prediction (`constant_...`)."""

@@ -47,11 +47,6 @@ class TrainingJob(ModelJob):
         if not 0 < self.minutes < math.inf:
             raise ConfigError(f"minutes is out of range: got {self.minutes:g}, expected a finite number above 0")
 
-    @property
-    def later(self) -> float:
-        """Seconds for codes and world model."""
-        return 60 * self.minutes * (1 - TOKENIZER_SHARE)
-
     def tokenizer_config(self) -> TokenizerTrainingConfig:
         """Return the tokenizer's settings: those of the arena's recipes, half the rate for fine-tuning."""
         rate = 0.001 if self.start is None else 0.0005
@@ -68,7 +63,8 @@ class TrainingJob(ModelJob):
         else:
             loop |= {"batch": 2, "muon_rate": 2.0, "schedule": "wsd", "decay_fraction": 0.5, "final_fraction": 0.0}
             loop |= {"learning_rate": 0.0015 if self.start is None else 0.001, "warmup_steps": 50, "ema_decay": 0.995}
-        seconds = max(self.later - codes_seconds, 60 * self.minutes * LEAST_WORLD_SHARE)
+        later = 60 * self.minutes * (1 - TOKENIZER_SHARE)
+        seconds = max(later - codes_seconds, 60 * self.minutes * LEAST_WORLD_SHARE)
         return WorldConfig(
             loop=LoopConfig(minutes=seconds / 60, **loop, **self.machine),
             window_steps=16 if self._gpu else 12,
@@ -98,7 +94,7 @@ def train_model(
     if "tokenizer" not in state:
         if job.alignment != "off" and not (tokenizer / "checkpoints").exists():
             say(check_actions(frames, frames, None, job.alignment))
-        on_stage("1 of 3, tokenizer", job.later)
+        on_stage("1 of 3, tokenizer", 60 * job.minutes * (1 - TOKENIZER_SHARE))
         sizes = job.model.tokenizer
         result = train_tokenizer(sizes, job.tokenizer_config(), frames, tokenizer, start=job.start, report=report)
         if not result.finished:

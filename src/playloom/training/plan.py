@@ -17,9 +17,9 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 
 from playloom.errors import BadInputError, did_you_mean
+from playloom.models.checkpoint import build_transformer
 from playloom.models.config import ModelConfig
 from playloom.models.decode_order import schedule
-from playloom.models.world_model import build_transformer
 from playloom.training.optim import make_optimiser
 from playloom.training.world_model import WorldConfig, WorldLoss
 
@@ -88,7 +88,7 @@ def _count(model: ModelConfig, config: WorldConfig) -> StepCost:
     with FakeTensorMode():
         transformer = build_transformer(model)
         transformer.checkpoint_blocks = config.loop.activation_checkpointing
-        loss = WorldLoss(transformer, model.layout, action_weight=config.action_weight, first_step_image=False).train()
+        loss = WorldLoss(transformer, action_weight=config.action_weight, first_step_image=False).train()
         with FlopCounterMode(display=False) as counter:
             _step(loss, config, 1)
         one, two = (_peak_bytes(loss, config, batch) for batch in (1, 2))

@@ -142,7 +142,7 @@ def _tokenizer(job: WorldJob) -> PretrainedModel | None:
 
 def _card(job: WorldJob, store: TokenDataset, result: TrainingResult) -> dict[str, Any]:
     """The training facts, and recommended generation settings: those of the initial model or the default."""
-    before = job.start.model.card if job.start is not None and job.start.model is not None else {}
+    before = job.start.model.card if job.start and job.start.model else {}
     card = {name: value for name, value in before.items() if name in ("row_delay", "sampling")}
     if job.model.rows:
         raster, shares = job.model.layout.grid_width, job.config.row_delay_shares(job.model)

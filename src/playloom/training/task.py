@@ -36,7 +36,7 @@ class ModuleLoss:
 
     module: str  # name in `Task.modules`
     loss: Tensor  # scalar; its backward pass runs before the next loss is computed
-    metrics: Mapping[str, Tensor]
+    metrics: Mapping[str, Tensor]  # scalars; the log detaches them
 
 
 class Task(Protocol):

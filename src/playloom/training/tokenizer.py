@@ -156,11 +156,11 @@ class TokenizerTask:
         update = context.step if context.fraction >= self._config.adversarial_from else -1
         loss, made_BCHW, parts = modules["tokenizer"](pixels, update)
         ratio = 10 * torch.log10(4 / (made_BCHW.float() - pixels).square().mean())
-        yield ModuleLoss("tokenizer", loss, {"loss": loss.detach(), **parts, "psnr": ratio})
+        yield ModuleLoss("tokenizer", loss, {"loss": loss, **parts, "psnr": ratio})
         if self.loss.adversarial_on(update):
             scores = modules["discriminator"](torch.cat([pixels, made_BCHW.float()]))
             loss = hinge_loss(*scores.float().chunk(2))
-            yield ModuleLoss("discriminator", loss, {"discriminator": loss.detach()})
+            yield ModuleLoss("discriminator", loss, {"discriminator": loss})
 
     def validate(self) -> dict[str, float]:
         """Return PSNR (at most 50 dB) and SSIM of reconstructions, their sharpness over the true one, and codebook use.

@@ -24,13 +24,12 @@ from playloom.errors import ConfigError, RecordingError
 from playloom.inference.engine import Engine
 from playloom.inference.types import Prompt
 from playloom.json_io import plain
-from playloom.models.checkpoint import WorldModel
+from playloom.models.checkpoint import WorldModel, build_transformer
 from playloom.models.config import ModelConfig
 from playloom.models.decode_order import schedule
-from playloom.models.sequence import NO_TOKEN, StepLayout
+from playloom.models.sequence import NO_TOKEN
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.transformer import Transformer, interleave, position_inputs
-from playloom.models.world_model import build_transformer
 from playloom.provenance import stamp
 from playloom.training.artifacts import PretrainedModel
 from playloom.training.distributed import dist_info
@@ -52,17 +51,14 @@ class LossOutput(NamedTuple):
 class WorldLoss(nn.Module):
     """Cross-entropy of image codes and action values in one decode order; one module, for wrappers of many devices."""
 
-    legal_AV: Tensor
-
-    def __init__(
-        self, transformer: Transformer, layout: StepLayout, *, action_weight: float, first_step_image: bool
-    ) -> None:
+    def __init__(self, transformer: Transformer, *, action_weight: float, first_step_image: bool) -> None:
         super().__init__()
-        self.transformer, self.layout = transformer, layout
+        self.transformer = transformer
+        self.layout = layout = transformer.layout
         self.action_weight, self.first_step_image = action_weight, first_step_image
         ids = torch.arange(layout.vocab.codebook_size, layout.vocab.size)
         legal = [(ids >= g.first_id) & (ids < g.last_id) for g in layout.action_groups]
-        self.register_buffer("legal_AV", torch.stack(legal), persistent=False)
+        self.legal_AV = nn.Buffer(torch.stack(legal), persistent=False)
         self._image_positions = list(layout.image_group.positions)
         self._action_positions = [g.positions[0] for g in layout.action_groups]
 
@@ -148,8 +144,7 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     if logits.device.type != "cpu":
         flat = logits.flatten(0, -2).float()
         return F.cross_entropy(flat, targets.flatten()), (flat.detach().argmax(-1) == targets.flatten()).float().mean()
-    loss: tuple[Tensor, Tensor] = CrossEntropy.apply(logits.flatten(0, -2), targets.flatten())  # type: ignore[no-untyped-call]
-    return loss
+    return CrossEntropy.apply(logits.flatten(0, -2), targets.flatten())  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,10 +216,7 @@ class WorldTask:
         self.transformer = build_transformer(model, seed=config.loop.seed)
         self.transformer.checkpoint_blocks = config.loop.activation_checkpointing
         self.loss = WorldLoss(
-            self.transformer,
-            model.layout,
-            action_weight=config.action_weight,
-            first_step_image=config.first_step_image_loss,
+            self.transformer, action_weight=config.action_weight, first_step_image=config.first_step_image_loss
         )
         self.modules: dict[str, nn.Module] = {"world": self.loss}
         self.averaged = frozenset(self.modules)
@@ -268,8 +260,7 @@ class WorldTask:
         if sampled and context.random.random() < 0.5:
             sampled = 0.0
         output = self._output(modules["world"], batch, row_delay, sampled)
-        metrics = {name: value.detach() for name, value in output._asdict().items()}
-        yield ModuleLoss("world", output.loss, {**metrics, f"image_row_delay_{row_delay}": output.image})
+        yield ModuleLoss("world", output.loss, {**output._asdict(), f"image_row_delay_{row_delay}": output.image})
 
     def validate(self) -> dict[str, float]:
         """Return metrics on this rank's share of the validation split.
@@ -320,8 +311,7 @@ class WorldTask:
         return rearrange([true_THWC[context - 1 :], generated], "r n h w c -> (r h) (n w) c")
 
     def _output(self, module: nn.Module, batch: Batch, row_delay: int, sampled: float = 0.0) -> LossOutput:
-        output: LossOutput = module(batch["codes"], batch["actions"], self._masks[row_delay], sampled)
-        return output
+        return module(batch["codes"], batch["actions"], self._masks[row_delay], sampled)
 
     def _sampler(self, spans: Sequence[EpisodeSlice], seed: int, rank: int) -> WindowSampler:
         steps, batch = self._config.window_steps, self._config.loop.batch

@@ -41,12 +41,11 @@ from playloom.evaluation.rollout import (
 from playloom.evaluation.segments import EvaluationContext, choose_segments, encode, frames_after, reconstruct
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.models.checkpoint import WorldModel
+from playloom.models.checkpoint import WorldModel, build_transformer
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN
 from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, sharpness
 from playloom.models.transformer.transformer import interleave, position_inputs
-from playloom.models.world_model import build_transformer
 from playloom.training.world_model import WorldLoss
 
 DEAD = STATE_COLUMNS.index("dead")
@@ -217,7 +216,7 @@ def blinking(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, Fram
     model = dataclasses.replace(loud_model(tiny_config()), transformer=build_transformer(tiny_config()))
     codes = torch.from_numpy(encode(model, np.asarray(store.frames_FHWC[:8])))
     assert not torch.equal(codes[0], codes[1])
-    loss = WorldLoss(model.transformer.train(), model.config.layout, action_weight=1.0, first_step_image=False)
+    loss = WorldLoss(model.transformer.train(), action_weight=1.0, first_step_image=False)
     optimiser = torch.optim.AdamW(model.transformer.parameters(), lr=1e-2)
     own_PP = torch.from_numpy(schedule(model.config.layout, 1).visible_PP)
     values = torch.from_numpy(np.array(store.actions_FA, np.int64))

@@ -30,9 +30,8 @@ from playloom.evaluation.persistency import (
 from playloom.evaluation.segments import EvaluationContext, Segment, choose_segments, encode, reconstruct
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.models.checkpoint import WorldModel
+from playloom.models.checkpoint import WorldModel, build_transformer
 from playloom.models.decode_order import schedule
-from playloom.models.world_model import build_transformer
 from playloom.training.world_model import WorldLoss
 
 SETTINGS = EvaluationSettings(persistency_steps=3, persistency_kept=0, sampling=Sampling(temperature=0.0))
@@ -110,7 +109,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, FrameDa
     model = dataclasses.replace(loud_model(tiny_config()), transformer=build_transformer(tiny_config()))
     edits, _ = make_edits(model, [moment.prompt(store) for moment in moments_of(store)], 0)
     codes = torch.from_numpy(np.stack([edits[0].plain.codes_TN[0], *(edit.edited.codes_TN[0] for edit in edits)]))
-    loss = WorldLoss(model.transformer.train(), model.config.layout, action_weight=0.1, first_step_image=False)
+    loss = WorldLoss(model.transformer.train(), action_weight=0.1, first_step_image=False)
     optimiser = torch.optim.AdamW(model.transformer.parameters(), lr=5e-3)
     things = range(1, len(codes))
     windows = torch.tensor(

@@ -19,7 +19,7 @@ from playloom.inference.session import StepInput
 from playloom.models.checkpoint import load_model, save_model
 from playloom.models.config import ModelConfig
 from playloom.models.heads import HeadsConfig, StateConfig
-from playloom.models.heads_network import build_heads
+from playloom.models.heads_network import PredictionHeads
 from reference_decoder import torch_engine
 
 
@@ -59,7 +59,7 @@ def test_configs_survive_json_and_refuse_nothing_to_predict():
 @pytest.mark.parametrize("reward", ["sign", "scalar", "none"])
 def test_predictions_are_in_the_units_of_the_data(reward):
     config = dataclasses.replace(HEADS, reward=reward, reward_scale=10.0)
-    heads = build_heads(config, 4)
+    heads = PredictionHeads(config, 4)
     with torch.no_grad():
         heads.out.bias[config.reward_outputs :] = torch.tensor([0.0, 1.5])
         heads.out.bias[: config.reward_outputs] = torch.tensor([-40.0, 0.0, 0.0][: config.reward_outputs])

@@ -5,11 +5,10 @@ import torch
 
 from conftest import tiny_config
 from playloom.errors import ResourceError
-from playloom.models.checkpoint import load_model, save_model
+from playloom.models.checkpoint import build_transformer, load_model, require_memory, save_model, weight_bytes
 from playloom.models.presets import preset
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.kv_cache import KeyValueCache
-from playloom.models.world_model import build_transformer, require_memory, weight_bytes
 
 
 @pytest.mark.parametrize(
@@ -31,7 +30,7 @@ def test_a_preset_that_does_not_fit_says_so_before_it_is_built():
 def test_a_model_that_does_not_fit_is_not_loaded(tiny_model, tmp_path, monkeypatch):
     save_model(tmp_path, tiny_model)
     assert load_model(tmp_path).config == tiny_model.config
-    monkeypatch.setattr("playloom.models.world_model.free_memory", lambda _: 1000)
+    monkeypatch.setattr("playloom.models.checkpoint.free_memory", lambda _: 1000)
     with pytest.raises(ResourceError, match="1,000"):
         load_model(tmp_path)
 

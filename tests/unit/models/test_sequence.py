@@ -35,7 +35,7 @@ def test_published_vocabularies():
 
 def test_action_ranges_tile_the_vocabulary():
     layout = layout_of(2, 3)
-    ranges = [group.span for group in layout.action_groups]
+    ranges = [(group.first_id, group.last_id) for group in layout.action_groups]
     assert ranges[0][0] == 7 and ranges[-1][1] == layout.vocab.size
     assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
 

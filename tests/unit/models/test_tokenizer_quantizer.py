@@ -4,11 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.quantizer import Quantizer, codebook_use
 
 
-def make(size: int = 12, width: int = 4, **more) -> Quantizer:
-    return Quantizer(**{"size": size, "width": width, "decay": 0.9, "revive_after": 3, "recent_outputs": 64, **more})
+def make(size: int = 12, revive_after: int = 3, seed: int = 0) -> Quantizer:
+    sizes = {"codebook_size": size, "code_width": 4, "recent_outputs": 64}
+    return Quantizer(TokenizerConfig(**sizes, codebook_decay=0.9, revive_after=revive_after), seed=seed)
 
 
 def latents(seed: int = 0, count: int = 2) -> torch.Tensor:

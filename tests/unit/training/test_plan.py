@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from playloom.errors import BadInputError
+from playloom.models.checkpoint import build_transformer
 from playloom.models.presets import preset
-from playloom.models.world_model import build_transformer
 from playloom.training.loop import Loop
 from playloom.training.plan import Machine, find_machine, plan_training, step_cost
 from playloom.training.world_model import WorldTask

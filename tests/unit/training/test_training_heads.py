@@ -17,7 +17,7 @@ from playloom.inference.generate import open_engine
 from playloom.models.checkpoint import load_model, save_model
 from playloom.models.folder import fingerprint
 from playloom.models.heads import HeadsConfig
-from playloom.models.heads_network import build_heads
+from playloom.models.heads_network import PredictionHeads
 from playloom.training.artifacts import load_origin
 from playloom.training.data_source import PrepareOptions
 from playloom.training.heads import HeadsJob, HeadsTrainingConfig, constant_outputs, head_losses, run_heads
@@ -149,7 +149,7 @@ def test_large_rewards_are_scaled(tmp_path, model):
 
 def test_losses_leave_out_missing_labels_and_the_constant_is_the_best_one():
     config = HeadsConfig(reward="sign", termination=True, width=4)
-    heads = build_heads(config, 2)
+    heads = PredictionHeads(config, 2)
     labels = {"reward": np.array([1, 0, 0, 0, np.nan], np.float32), "terminated": np.array([0, 0, 0, 1, 1], np.float32)}
     constant_O = constant_outputs(config, {name: values[~np.isnan(values)] for name, values in labels.items()})
     found = head_losses(heads, constant_O.expand(5, -1), {n: torch.from_numpy(v) for n, v in labels.items()})

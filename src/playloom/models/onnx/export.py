@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from playloom.atomic_io import ensure_writable
-from playloom.errors import CheckpointError, MissingExtraError
+from playloom.errors import CheckpointError, import_extra
 from playloom.json_io import read_json, write_json
 from playloom.models.checkpoint import load_model
 from playloom.models.decode_order import card_row_delay, schedule
@@ -26,8 +26,7 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     The graphs refer to the weights files by name, so another folder `out` gets copies of those. `transformer_int8`
     multiplies with weights of 8 bits, rounded when it is loaded.
     """
-    if find_spec("onnx") is None:
-        raise MissingExtraError.of("onnx", "onnx")
+    import_extra("onnx", "onnx")
     from playloom.models.onnx.tokenizer import decoder_graph, encoder_graph, heads_graph
     from playloom.models.onnx.transformer import TransformerGraph, step_graph
 
@@ -36,23 +35,22 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     out = out or world.folder
     ensure_writable(out / DESCRIPTION)
     out.mkdir(parents=True, exist_ok=True)
-    names = ["tokenizer", "transformer", *(["heads"] if world.config.heads else [])]
-    for name in names if out.resolve() != world.folder.resolve() else []:
-        shutil.copy(world.folder / f"{name}.safetensors", out)
-    weights = {name: out / f"{name}.safetensors" for name in names}
+    for name in world.weights if out.resolve() != world.folder.resolve() else ():
+        shutil.copy(world.folder / name, out)
+    tokenizer, transformer, *heads = (out / name for name in world.weights)
     graphs = {
-        "encoder": encoder_graph(world.config.tokenizer, weights["tokenizer"]),
-        "decoder": decoder_graph(world.config.tokenizer, weights["tokenizer"]),
-        "step": step_graph(world.transformer, weights["transformer"]),
-        "transformer": TransformerGraph(world.transformer, weights["transformer"]).graph,
-        "transformer_int8": TransformerGraph(world.transformer, weights["transformer"], int8=True).graph,
+        "encoder": encoder_graph(world.config.tokenizer, tokenizer),
+        "decoder": decoder_graph(world.config.tokenizer, tokenizer),
+        "step": step_graph(world.transformer, transformer),
+        "transformer": TransformerGraph(world.transformer, transformer).graph,
+        "transformer_int8": TransformerGraph(world.transformer, transformer, int8=True).graph,
     }
     if world.config.heads is not None:
-        graphs["heads"] = heads_graph(world.config.heads, weights["heads"])
+        graphs["heads"] = heads_graph(world.config.heads, *heads)
     for name, graph in graphs.items():
         graph.save(out / f"{name}.onnx")
     signatures = {name: {"file": f"{name}.onnx", **graph.signature()} for name, graph in graphs.items()}
-    files = {"graphs": signatures, "weights": [path.name for path in weights.values()]}
+    files = {"graphs": signatures, "weights": list(world.weights)}
     write_json(out / DESCRIPTION, {**files, **description(world)}, indent=None)
     return [*(out / f"{name}.onnx" for name in graphs), out / DESCRIPTION]
 

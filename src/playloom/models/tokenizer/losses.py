@@ -33,8 +33,7 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """Pixels float [B, 3, H, W] in [-1, 1] to scores [B, 1, rows, columns]; larger is more real."""
-        scores: Tensor = self.body(pixels_BCHW)
-        return scores
+        return self.body(pixels_BCHW)
 
 
 def hinge_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
@@ -50,16 +49,13 @@ _NORM_EPSILON = 1e-3
 class _FrozenConv(nn.Module):
     """Convolution with folded batch norm and TensorFlow's "same" padding; 17 MB of buffers outside `state_dict`."""
 
-    weight: Tensor
-    bias: Tensor
-
     def __init__(self, raw: Mapping[str, Tensor], conv: str, norm: str, *, stride: int = 1, relu: bool = True) -> None:
         super().__init__()
         self.stride, self.relu = stride, relu
         gain = raw[f"{norm}.weight"] / torch.sqrt(raw[f"{norm}.running_var"] + _NORM_EPSILON)
         bias = raw[f"{norm}.bias"] - raw[f"{norm}.running_mean"] * gain
-        self.register_buffer("weight", raw[f"{conv}.weight"] * gain[:, None, None, None], persistent=False)
-        self.register_buffer("bias", bias, persistent=False)
+        self.weight = nn.Buffer(raw[f"{conv}.weight"] * gain[:, None, None, None], persistent=False)
+        self.bias = nn.Buffer(bias, persistent=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         stride, kernel = self.stride, self.weight.shape[-1]
@@ -80,7 +76,7 @@ class _InvertedResidual(nn.Module):
         self.body = nn.Sequential(*expand, depthwise, project)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        y_BCHW: Tensor = self.body(x_BCHW)
+        y_BCHW = self.body(x_BCHW)
         return x_BCHW + y_BCHW if y_BCHW.shape == x_BCHW.shape else y_BCHW
 
 
@@ -214,8 +210,7 @@ class TokenizerLoss(nn.Module):
         terms = _pixel_terms(config, made_BCHW, pixels_BCHW)
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(made_BCHW, pixels_BCHW)
-        weights = dataclasses.asdict(config)
-        reconstruction = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        reconstruction = torch.stack([getattr(config, name) * term for name, term in terms.items()]).sum()
         total = reconstruction
         parts = {name: term.detach() for name, term in terms.items()}
         if config.commitment and commitment is not None:
@@ -235,8 +230,7 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Ten
     """Return the ratio of the gradient norms of two scalar losses at `last_layer`, detached, in [0, limit]."""
     (strong,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
     (weak,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
-    ratio: Tensor = strong.norm() / (weak.norm() + 1e-4)
-    return ratio.clamp(0.0, limit).detach()
+    return (strong.norm() / (weak.norm() + 1e-4)).clamp(0.0, limit).detach()
 
 
 def _pixel_terms(config: TokenizerLossConfig, made_BCHW: Tensor, true_BCHW: Tensor) -> dict[str, Tensor]:

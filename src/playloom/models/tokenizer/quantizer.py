@@ -11,6 +11,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from playloom.models.tokenizer.config import TokenizerConfig
+
 _SPREAD_PACE = 0.1  # update rate of the running mean and variance of the latents
 
 
@@ -24,30 +26,21 @@ def codebook_use(codes: Tensor, size: int) -> tuple[float, float]:
 class Quantizer(nn.Module):
     """L2-normalised codebook with straight-through gradients and revival of dead codes."""
 
-    mass_K: Tensor
-    unused_K: Tensor
-    recent_RC: Tensor
-    recent_total: Tensor
-    updates: Tensor
-    seed: Tensor
-
-    def __init__(
-        self, *, size: int, width: int, decay: float, revive_after: int, recent_outputs: int, seed: int = 0
-    ) -> None:
+    def __init__(self, config: TokenizerConfig, *, seed: int = 0) -> None:
         super().__init__()
-        self.decay = decay
-        self.revive_after = revive_after
+        self.decay, self.revive_after = config.codebook_decay, config.revive_after
+        size, width = config.codebook_size, config.code_width
         start_KC = torch.randn(size, width, generator=torch.Generator().manual_seed(seed))
         # Parameters without a gradient, so that `AveragedWeights` averages them with the encoder; it copies buffers.
         self.codebook_KC = nn.Parameter(F.normalize(start_KC, dim=-1), requires_grad=False)
         self.mean_C = nn.Parameter(torch.zeros(width), requires_grad=False)
         self.variance_C = nn.Parameter(torch.ones(width), requires_grad=False)
-        self.register_buffer("mass_K", torch.ones(size))
-        self.register_buffer("unused_K", torch.zeros(size, dtype=torch.int64))
-        self.register_buffer("recent_RC", torch.zeros(recent_outputs, width))
-        self.register_buffer("recent_total", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("seed", torch.tensor(seed))
+        self.mass_K = nn.Buffer(torch.ones(size))
+        self.unused_K = nn.Buffer(torch.zeros(size, dtype=torch.int64))
+        self.recent_RC = nn.Buffer(torch.zeros(config.recent_outputs, width))
+        self.recent_total = nn.Buffer(torch.zeros((), dtype=torch.int64))
+        self.updates = nn.Buffer(torch.zeros((), dtype=torch.int64))
+        self.seed = nn.Buffer(torch.tensor(seed))
 
     def forward(self, latents_BhwC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map latents float [B, h, w, C] to their nearest entries; in training mode update the codebook.
@@ -116,14 +109,14 @@ class Quantizer(nn.Module):
         self.unused_K.copy_(torch.where(counts_K > 0, 0, self.unused_K + 1))
         self._remember(unit_MC)
         self._revive(mean_count=float(counts_K.mean()))
-        self.updates += 1
+        self.updates.add_(1)
 
     def _remember(self, unit_MC: Tensor) -> None:
         ring = self.recent_RC.shape[0]
         kept_MC = unit_MC[-ring:]
         places_M = (self.recent_total + torch.arange(len(kept_MC), device=unit_MC.device)) % ring
         self.recent_RC[places_M] = kept_MC
-        self.recent_total += len(kept_MC)
+        self.recent_total.add_(len(kept_MC))
 
     def _revive(self, mean_count: float) -> None:
         dead_K = self.unused_K >= self.revive_after

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from playloom.models.transformer.config import Window
 
@@ -110,7 +110,7 @@ def frequencies(pairs: int, longest: float) -> Float[Tensor, F]:
     return math.pi * ratio ** torch.arange(pairs, dtype=torch.float64)
 
 
-class Rotary(torch.nn.Module):
+class Rotary(nn.Module):
     """Rotary angles of every position."""
 
     def __init__(self, head_width: int, grid_P2: NDArray[np.float32], longest_step: int) -> None:
@@ -121,21 +121,17 @@ class Rotary(torch.nn.Module):
         longest_place = 2.0 * float(grid_P2.max()) + 4.0
         place_freq = frequencies(across, longest_place)
         angle_P = [torch.as_tensor(grid_P2[:, axis, None]).double() * place_freq for axis in (0, 1)]
-        self.register_buffer("place_angle_PF", torch.cat(angle_P, dim=1), persistent=False)
+        self.place_angle_PF: Tensor = nn.Buffer(torch.cat(angle_P, dim=1), persistent=False)
         unit = 2 * math.pi / STEP_PERIOD
         step_freq_F = (frequencies(along, 4.0 * longest_step).double() / unit).round().clamp(min=1) * unit
-        self.register_buffer("step_freq_F", step_freq_F, persistent=False)
-        self.place_angle_PF: Tensor
-        self.step_freq_F: Tensor
+        self.step_freq_F: Tensor = nn.Buffer(step_freq_F, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Rotary:
         """Follow the network to another device, but stay float64: angles in bf16 would be off by whole places."""
-        kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        place_angle_PF, step_freq_F = self.place_angle_PF, self.step_freq_F
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in kept.items():
-            moved = self._buffers[name]
-            assert moved is not None
-            self._buffers[name] = buffer.to(moved.device)
+        self.place_angle_PF = place_angle_PF.to(self.place_angle_PF.device)
+        self.step_freq_F = step_freq_F.to(self.step_freq_F.device)
         return self
 
     def angles(

@@ -173,8 +173,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         predicts_image_P = torch.zeros(layout.positions, dtype=torch.bool)
         predicts_image_P[list(layout.image_group.positions)] = True
-        self.register_buffer("image_position_P", predicts_image_P, persistent=False)
-        self.image_position_P: Tensor
+        self.image_position_P = nn.Buffer(predicts_image_P, persistent=False)
         self.apply(_init_weights)
         for block in self.blocks:
             assert isinstance(block, Block)
