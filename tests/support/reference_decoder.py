@@ -37,9 +37,6 @@ def torch_engine(model: WorldModel, row_delay: int | None, *, naive: bool) -> En
 class ReferenceDecoder:
     """Steps for any number of dreams, one after the other."""
 
-    bytes_each = 0
-    """No-op: the reference keeps no cache."""
-
     def __init__(
         self, model: Transformer, layout: StepLayout, schedule: Schedule, *, with_features: bool = False
     ) -> None:

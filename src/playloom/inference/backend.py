@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from playloom.models.onnx import DESCRIPTION
 BackendName = Literal["torch", "onnx", "onnx-int8", "auto"]
 """`onnx`: onnxruntime on the CPU, without torch. `onnx-int8`: the same with weights of 8 bits, faster and less exact.
 `auto`: see `choose_backend`."""
-BACKENDS = ("torch", "onnx", "onnx-int8", "auto")
 ChosenBackend = Literal["torch", "onnx", "onnx-int8"]
 """A backend that runs a model."""
 CPU_BACKEND: ChosenBackend = "onnx-int8"
@@ -39,8 +38,8 @@ def choose_backend(name: BackendName, model: ModelDescription, device: str = "au
 
     `auto` is torch for networks that are loaded and on a GPU; else `CPU_BACKEND`, or torch for a model without graphs.
     """
-    if name not in BACKENDS:
-        raise ConfigError(f"unknown backend {name!r}; {did_you_mean(name, BACKENDS)}")
+    if name not in get_args(BackendName):
+        raise ConfigError(f"unknown backend {name!r}; {did_you_mean(name, get_args(BackendName))}")
     has_torch = find_spec("torch") is not None
     if name == "auto" and model.networks:
         return "torch"

@@ -88,17 +88,12 @@ def time_batch(
     warmup: int = 1,
 ) -> tuple[float, int]:
     """Time `size` dreams in one batch after `warmup` steps; returns frames per second of all, bytes of one cache."""
+    steps = warmup + rounds
     # each dream starts at another action, as equal inputs would give equal dreams
-    first_N, steps = 7 * np.arange(size), warmup + rounds
+    rows_NS = (7 * np.arange(size)[:, None] + np.arange(steps)) % len(actions_TA)
     requests = [
-        GenerationRequest(
-            prompt=prompt,
-            steps=steps,
-            actions_SA=actions_TA[(first + np.arange(steps)) % len(actions_TA)],
-            sampling=sampling,
-            seed=seed,
-        )
-        for seed, first in enumerate(first_N)
+        GenerationRequest(prompt=prompt, steps=steps, actions_SA=actions_TA[rows_S], sampling=sampling, seed=seed)
+        for seed, rows_S in enumerate(rows_NS)
     ]
     started = synchronized_time(engine.device)
     for done, _ in enumerate(engine.dream_batch(requests), 1):

@@ -13,13 +13,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from playloom.errors import ResourceError
 from playloom.models.decode_order import Schedule
-from playloom.models.sequence import NO_TOKEN, StepLayout
+from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
 from playloom.models.transformer.config import TransformerConfig
 from playloom.models.transformer.kv_cache import KeyValueCache
 
@@ -42,6 +43,10 @@ class Memory:
     def copy(self, array: Any) -> Any:
         """Return a copy of an array."""
         return array.copy()
+
+    def array(self, values: Any) -> Any:
+        """Return values as an array."""
+        return np.asarray(values)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -169,19 +174,21 @@ class Chunk:
     slot_R: Any  # the slots they predict
     draw_R: Any  # the same slots, counted from the first of their kind (image or action)
     own_QL: Any | None  # attention mask over the step's positions before `last`; None: all of them
+    group: TokenGroup | None  # of the tokens that one pass predicts; None: it only reads, or its tokens are given
 
 
 class DecodingPlan:
     """The chunks of one step; `array` makes a decoder's kind of array of a NumPy array."""
 
-    def __init__(self, layout: StepLayout, schedule: Schedule, array: Callable[[Any], Any] = np.asarray) -> None:
+    def __init__(self, layout: StepLayout, schedule: Schedule, array: Callable[[Any], Any]) -> None:
         self.layout, self.schedule, self._array = layout, schedule, array
         actions, end = schedule.image_passes, schedule.passes
-        self.frame_passes = [self._chunk(index, index + 1) for index in range(actions)]
-        self.action_passes = [self._chunk(index, index + 1) for index in range(actions, end)]
+        groups = [*[layout.image_group] * actions, *layout.action_groups][:end]
+        passes = [self._chunk(index, index + 1, group) for index, group in zip_longest(range(end), groups)]
+        self.frame_passes, self.action_passes = passes[:actions], passes[actions:]
         self.frame, self.action, self.whole = self._chunk(0, actions), self._chunk(actions, end), self._chunk(0, end)
 
-    def _chunk(self, first: int, last: int) -> Chunk:
+    def _chunk(self, first: int, last: int, group: TokenGroup | None = None) -> Chunk:
         start, stop = self.schedule.span(first, last)
         positions_Q = self.schedule.order_P[start:stop]
         target_Q = self.layout.target_P[positions_Q]
@@ -197,6 +204,7 @@ class DecodingPlan:
             slot_R=self._array(slot_R),
             draw_R=self._array(np.where(slot_R < self.layout.image_slots, slot_R, slot_R - self.layout.image_slots)),
             own_QL=self._array(own_QL) if last - first > 1 else None,
+            group=group,
         )
 
 
@@ -222,13 +230,9 @@ class StepDecoder(ABC):
 
     def __init__(self, config: TransformerConfig, layout: StepLayout, schedule: Schedule, memory: Memory) -> None:
         self.config, self.layout, self.schedule = config, layout, schedule
-        self.rows = BatchCache(config, layout, memory)
+        self.rows, self.plan = BatchCache(config, layout, memory), DecodingPlan(layout, schedule, memory.array)
+        self._offsets_A = memory.array(layout.vocab.action_offsets)
         self.slides = config.positions == "absolute"
-
-    @property
-    def bytes_each(self) -> int:
-        """Memory of one dream's cache."""
-        return self.rows.bytes_each
 
     def begin(self) -> CacheSlot:
         """Return the state of an empty dream."""
@@ -250,9 +254,34 @@ class StepDecoder(ABC):
         self.rows.release(state)
         state.saved = None
 
+    def give_frame(self, states: Sequence[CacheSlot], codes_BN: Any) -> None:
+        """Open a step in every dream with a given frame."""
+        batch = self.open_step(states)
+        batch.tokens_BC[:, : self.layout.image_slots] = self.rows.memory.array(codes_BN)
+        self.run_given(batch, self.plan.frame)
+
+    def give_action(self, states: Sequence[CacheSlot], values_BA: Any) -> None:
+        """Complete the open steps with given actions."""
+        batch = self.batch(states)
+        batch.actions_BA[:] = self.rows.memory.array(values_BA) + self._offsets_A
+        self.run_given(batch, self.plan.action)
+        self.commit_step(batch)
+
+    def dream_action(self, states: Sequence[CacheSlot], draws: Any) -> Any:
+        """Complete the open steps with sampled actions, slot by slot; returns their values [B, A]."""
+        batch = self.batch(states)
+        self.run_passes(batch, self.plan.action_passes, draws)
+        values_BA = batch.actions_BA - self._offsets_A
+        self.commit_step(batch)
+        return values_BA
+
     @abstractmethod
-    def run_whole_step(self, batch: Batch) -> None:
-        """Run all positions of a step whose tokens are given; cache their keys and values."""
+    def run_given(self, batch: Batch, chunk: Chunk) -> None:
+        """Run the positions of a chunk whose tokens are given; cache their keys and values."""
+
+    @abstractmethod
+    def run_passes(self, batch: Batch, passes: Sequence[Chunk], draws: Any) -> None:
+        """Run passes one after the other, and write the tokens that each draws."""
 
     def open_step(self, states: Sequence[CacheSlot]) -> Batch:
         """Open a step in every dream."""
@@ -292,7 +321,7 @@ class StepDecoder(ABC):
         for kept_C in state.window:
             batch.advance_step()
             batch.tokens_BC[0, : self.layout.slots] = kept_C[: self.layout.slots]
-            self.run_whole_step(batch)
+            self.run_given(batch, self.plan.whole)
             batch.cache.commit([again.past])
             again.past += 1
         state.past = again.past

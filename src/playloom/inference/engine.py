@@ -73,7 +73,7 @@ class Engine:
     @property
     def bytes_per_session(self) -> int:
         """Memory of one session's cache."""
-        return int(self.decoder.bytes_each)
+        return int(self.decoder.rows.bytes_each)
 
     def step(self, inputs: Sequence[StepInput], *, entropy: bool = False, decode: bool = True) -> list[StepResult]:
         """Advance sessions by one step, as one batch, in order, each as it would be alone.
@@ -92,7 +92,8 @@ class Engine:
         with self._lock, self.backend.call():
             self._prepare(inputs)
             actions = self._actions(inputs)
-            steps = [_result(*parts) for parts in zip(inputs, actions, self._frames(inputs, entropy), strict=True)]
+            parts = zip(inputs, actions, self._frames(inputs, entropy), strict=True)
+            steps = [StepResult(i.session.index, action.action_A, action.given, *frame) for i, action, frame in parts]
             beside = len(inputs) < self._threads  # else the passes need all threads
             done = (self._pixels if beside else _InlineExecutor()).submit(self._decode, steps, decode)
             if done.done():
@@ -184,8 +185,9 @@ class Engine:
         """Return the codes of a prompt's frames, int64 [T, N]: the prompt's own, else encoded now."""
         if prompt.codes_TN is not None:
             return check_codes(prompt.codes_TN, self.layout)
+        self.model.config.tokenizer.check_size(prompt.frames_THWC)
         with self.backend.call():
-            return self._encode(prompt.frames_THWC)
+            return self.backend.encode(prompt.frames_THWC)
 
     def frames(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Decode codes into frames, uint8 [T, H, W, 3]."""
@@ -243,7 +245,8 @@ class Engine:
 
     def _check_open(self, session: Session) -> None:
         self._check_own(session)
-        session.check_open()
+        if session.closed:
+            raise BadInputError("the session was closed; open another one")
 
     def _prepare(self, inputs: Sequence[StepInput]) -> None:
         """Check all inputs before any session moves, and prefill the rest of their prompts."""
@@ -275,7 +278,7 @@ class Engine:
             if batch[0].frame is None:
                 found: Sequence[Frame] = [(None, None, None, None)] * len(batch)
             elif given:
-                codes_BN = self._encode(np.stack(given))
+                codes_BN = self.backend.encode(np.stack(given))
                 self.decoder.give_frame(_states(batch), codes_BN)
                 found = [(frame, codes_N, None, None) for frame, codes_N in zip(given, codes_BN, strict=True)]
             else:
@@ -291,10 +294,6 @@ class Engine:
             for index, frame_HWC in zip(codes, self.backend.decode(np.stack([*codes.values()])), strict=True):
                 steps[index] = replace(steps[index], frame_HWC=frame_HWC)
         return steps
-
-    def _encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
-        self.model.config.tokenizer.check_size(frames_THWC)
-        return self.backend.encode(frames_THWC)
 
     def _batches(
         self, inputs: Sequence[StepInput], kind: Callable[[StepInput], Hashable] = lambda _: None
@@ -330,16 +329,3 @@ def _sources(batch: Sequence[StepInput]) -> list[Any]:
 
 def _given_actions(batch: Sequence[StepInput]) -> NDArray[np.int64]:
     return np.stack([i.action_A for i in batch if i.action_A is not None]).astype(np.int64)
-
-
-def _result(item: StepInput, action: PendingAction, frame: Frame) -> StepResult:
-    frame_HWC, codes_N, entropy, prediction = frame
-    return StepResult(
-        index=item.session.index,
-        action_A=action.action_A,
-        action_given=action.given,
-        frame_HWC=frame_HWC,
-        codes_N=codes_N,
-        entropy=entropy,
-        prediction=prediction,
-    )

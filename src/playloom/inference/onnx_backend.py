@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from playloom.device import check_seed, cpu_threads
 from playloom.errors import BadInputError, CheckpointError, MissingExtraError
 from playloom.inference.backend import ChosenBackend, GeneratedFrames
-from playloom.inference.decoder import Batch, CacheSlot, Chunk, DecodingPlan, Memory, StepDecoder
+from playloom.inference.decoder import Batch, CacheSlot, Chunk, Memory, StepDecoder
 from playloom.inference.sampling import ArraySampler, Sampling
 from playloom.json_io import read_json
 from playloom.models.config import ModelConfig
@@ -28,7 +28,6 @@ from playloom.models.decode_order import Schedule
 from playloom.models.folder import ModelDescription, check_fingerprint
 from playloom.models.heads import StepPrediction, predictions
 from playloom.models.onnx import DESCRIPTION
-from playloom.models.sequence import TokenGroup
 
 try:
     import onnxruntime
@@ -145,6 +144,18 @@ class _Step:
         self._session.run_with_iobinding(self._binding)
         return found
 
+    def run_and_draw(self, passes: Sequence[Chunk], draws: ArraySampler) -> list[NDArray[np.float32]]:
+        """Run passes one after the other, write the tokens that each draws, and return hidden states if wanted."""
+        found: list[NDArray[np.float32]] = []
+        for chunk in passes:
+            logits_BRV, *hidden = self.run(chunk, logits=chunk.group is not None)
+            found += hidden
+            if chunk.group is not None:
+                first, last = chunk.group.first_id, chunk.group.last_id
+                ids_BR = draws.sample(logits_BRV[..., first:last], chunk.draw_R) + first
+                self.batch.tokens_BC[:, chunk.slot_R] = ids_BR
+        return found
+
     def _bind(self, name: str, array: NDArray[Any]) -> None:
         self._arrays[name] = array  # onnxruntime reads it where it is, but does not keep it
         self._binding.bind_cpu_input(name, array)
@@ -158,20 +169,12 @@ class OnnxDecoder(StepDecoder):
     ) -> None:
         """Make a decoder of the transformer's graphs; for a model with heads it keeps their input, see `features`."""
         super().__init__(config.transformer, config.layout, order, Memory("cpu", np.dtype(np.float32)))
-        self.sessions, self.step_session, self.plan = sessions, step_session, DecodingPlan(config.layout, order)
+        self.sessions, self.step_session = sessions, step_session
         self.tables = [value.name for value in step_session.get_outputs()]
         self.windows = list(dict.fromkeys(self.rows.cache.windows))
-        self._offsets_A = np.array(config.layout.vocab.action_offsets)
         self.with_features = config.heads is not None
         self._features_BF = np.zeros((0, 2 * config.transformer.width), np.float32)
         self._steps: dict[int, _Step] = {}  # those that were opened last, by their first row
-
-    def give_frame(self, states: Sequence[CacheSlot], codes_BN: NDArray[np.int64]) -> None:
-        """Open a step in every dream with a given frame."""
-        batch = self.open_step(states)
-        batch.tokens_BC[:, : self.layout.image_slots] = codes_BN
-        self._steps = {}
-        self._run_parts(states, lambda session, part: self._open(session, part).run(self.plan.frame, logits=False))
 
     def dream_frame(self, states: Sequence[CacheSlot], draws: ArraySampler) -> NDArray[np.int64]:
         """Open a step in every dream with a generated frame; returns its codes [B, N]."""
@@ -179,11 +182,9 @@ class OnnxDecoder(StepDecoder):
         self._steps = {}
 
         def run(session: onnxruntime.InferenceSession, part: slice) -> list[NDArray[np.float32]]:
-            step, hidden = self._open(session, states[part]), list[NDArray[np.float32]]()
+            step = self._step(session, states[part])
             own = draws if len(step.batch.states) == len(states) else draws.part(part)
-            for chunk in self.plan.frame_passes:
-                hidden += self._run_and_draw(step, chunk, self.layout.image_group, own)
-            return hidden
+            return step.run_and_draw(self.plan.frame_passes, own)
 
         parts = self.sessions.run(run, self.sessions.parts(len(states)))
         if self.with_features:
@@ -196,57 +197,31 @@ class OnnxDecoder(StepDecoder):
         assert len(self._features_BF) == len(states)
         return self._features_BF
 
-    def give_action(self, states: Sequence[CacheSlot], values_BA: NDArray[np.int64]) -> None:
-        """Complete the open steps with given actions."""
-        batch = self.batch(states)
-        batch.actions_BA[:] = values_BA + self._offsets_A
-        self._run_parts(states, lambda session, part: self._opened(session, part).run(self.plan.action, logits=False))
-        self.commit_step(batch)
+    def run_given(self, batch: Batch, chunk: Chunk) -> None:
+        """See `StepDecoder.run_given`."""
+        if chunk is self.plan.frame:
+            self._steps = {}
 
-    def dream_action(self, states: Sequence[CacheSlot], draws: ArraySampler) -> NDArray[np.int64]:
-        """Complete the open steps with sampled actions, slot by slot; returns their values [B, A]."""
-        batch = self.batch(states)
-        step = _Step(self, self.sessions.together, batch)
-        for chunk, group in zip(self.plan.action_passes, self.layout.action_groups, strict=False):
-            self._run_and_draw(step, chunk, group, draws)
-        for chunk in self.plan.action_passes[self.layout.action_slots :]:
-            step.run(chunk, logits=False)
-        values_BA = batch.actions_BA - self._offsets_A
-        self.commit_step(batch)
-        return values_BA
+        def run(session: onnxruntime.InferenceSession, part: slice) -> None:
+            self._step(session, batch.states[part]).run(chunk, logits=False)
 
-    def _run_parts(
-        self, states: Sequence[CacheSlot], work: Callable[[onnxruntime.InferenceSession, Sequence[CacheSlot]], object]
-    ) -> None:
-        """Run the dreams of a batch in as many parts as there are threads."""
-        self.sessions.run(work, [states[part] for part in self.sessions.parts(len(states))])
+        self.sessions.run(run, self.sessions.parts(len(batch.states)))
 
-    def _open(self, session: onnxruntime.InferenceSession, states: Sequence[CacheSlot]) -> _Step:
-        step = _Step(self, session, self.batch(states))
-        self._steps[step.batch.first] = step
-        return step
+    def run_passes(self, batch: Batch, passes: Sequence[Chunk], draws: ArraySampler) -> None:
+        """See `StepDecoder.run_passes`."""
+        _Step(self, self.sessions.together, batch).run_and_draw(passes, draws)
 
-    def _opened(self, session: onnxruntime.InferenceSession, states: Sequence[CacheSlot]) -> _Step:
+    def _step(self, session: onnxruntime.InferenceSession, states: Sequence[CacheSlot]) -> _Step:
         """Return the step that was opened last, if it is of the same dreams in the same rows, else another."""
         batch = self.batch(states)
-        step = self._steps.pop(batch.first, None)
-        return step if step is not None and step.key == self.step_key(batch) else _Step(self, session, batch)
+        step = self._steps.get(batch.first)
+        if step is None or step.key != self.step_key(batch):
+            step = self._steps[batch.first] = _Step(self, session, batch)
+        return step
 
     def step_key(self, batch: Batch) -> tuple[Any, ...]:
         """Return what must be equal for a step to go on in the same memory."""
         return self.rows.generation, batch.first, list(batch.states), [state.past for state in batch.states]
-
-    def run_whole_step(self, batch: Batch) -> None:
-        """See `StepDecoder.run_whole_step`."""
-        _Step(self, self.sessions.together, batch).run(self.plan.whole, logits=False)
-
-    def _run_and_draw(
-        self, step: _Step, chunk: Chunk, group: TokenGroup, draws: ArraySampler
-    ) -> list[NDArray[np.float32]]:
-        logits_BRV, *hidden = step.run(chunk)
-        ids_BR = draws.sample(logits_BRV[..., group.first_id : group.last_id], chunk.draw_R) + group.first_id
-        step.batch.tokens_BC[:, chunk.slot_R] = ids_BR
-        return hidden
 
 
 class OnnxBackend:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import Schema
 from playloom.actions.script import Action, action_values
-from playloom.errors import BadInputError
 from playloom.inference.decoder import CacheSlot
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import StepResult
@@ -76,11 +75,6 @@ class Session:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "finished" if self.finished else f"at step {self.index}"
         return f"Session({self.engine.model.config.name}, {state})"
-
-    def check_open(self) -> None:
-        """Raise a BadInputError if the session is closed."""
-        if self.closed:
-            raise BadInputError("the session was closed; open another one")
 
     def step(
         self,

@@ -18,13 +18,13 @@ from playloom.device import generator
 from playloom.errors import ResourceError
 from playloom.inference.backend import ChosenBackend, GeneratedFrames
 from playloom.inference.cuda_graphs import CaptureKey, FrameGraphs, Work, cuda_capture
-from playloom.inference.decoder import Batch, CacheSlot, Chunk, DecodingPlan, Memory, StepDecoder
+from playloom.inference.decoder import Batch, CacheSlot, Chunk, Memory, StepDecoder
 from playloom.inference.sampling import Sampling
 from playloom.inference.torch_sampling import BatchSampler, noise
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import Schedule
 from playloom.models.heads_network import pool
-from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
+from playloom.models.sequence import NO_TOKEN, StepLayout
 from playloom.models.transformer.config import Window
 from playloom.models.transformer.kv_cache import AttentionSpan
 from playloom.models.transformer.transformer import StepEmbeddings, Transformer
@@ -41,6 +41,9 @@ class _DeviceMemory(Memory):
     def copy(self, array: Tensor) -> Tensor:
         return array.clone()
 
+    def array(self, values: Any) -> Tensor:
+        return torch.as_tensor(values, device=self.device)
+
 
 class CachedDecoder(StepDecoder):
     """Steps of any number of dreams with torch."""
@@ -52,20 +55,12 @@ class CachedDecoder(StepDecoder):
         weight = model.token.weight
         super().__init__(model.config, layout, schedule, _DeviceMemory(weight.device, weight.dtype))
         self.model, self.device = model, weight.device
-        self.plan = DecodingPlan(layout, schedule, self._tensor)
         self.graphs = FrameGraphs(cuda_capture(weight.device))
         # The cost on a GPU is the number of kernels, on a CPU that of products (docs/speed.md).
         self.as_matrices = weight.device.type == "cuda"
-        self._order_P = self._tensor(schedule.order_P)
-        self._offsets_A = torch.tensor(layout.vocab.action_offsets, device=weight.device)
+        self._order_P = self.rows.memory.array(schedule.order_P)
         self._with_features = with_features
         self._features_BF = torch.empty(0, device=weight.device)
-
-    def give_frame(self, states: Sequence[CacheSlot], codes_BN: Int[Tensor, "B N"] | NDArray[np.int64]) -> None:
-        """Open a step in every dream with a given frame."""
-        batch = self.open_step(states)
-        batch.tokens_BC[:, : self.layout.image_slots] = self._tensor(codes_BN)
-        self._run(batch, self._tables(batch, self._steps(batch)), self.plan.frame)
 
     def dream_frame(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B N"]:
         """Open a step in every dream with a generated frame; returns its codes."""
@@ -77,24 +72,16 @@ class CachedDecoder(StepDecoder):
         """Return the heads' input after the frames that `dream_frame` has just generated."""
         return self._features(self.batch(states)).clone()
 
-    def give_action(self, states: Sequence[CacheSlot], values_BA: Int[Tensor, "B A"] | NDArray[np.int64]) -> None:
-        """Complete the open steps with given actions."""
-        batch = self.batch(states)
-        batch.actions_BA[:] = self._tensor(values_BA) + self._offsets_A
-        self._run_captured(batch, "action", lambda s_B, _: self._run(batch, self._tables(batch, s_B), self.plan.action))
-        self.commit_step(batch)
+    def run_given(self, batch: Batch, chunk: Chunk) -> None:
+        """See `StepDecoder.run_given`."""
+        if chunk is self.plan.action:
+            self._run_captured(batch, "action", lambda s_B, _: self._run(batch, self._tables(batch, s_B), chunk))
+        else:
+            self._run(batch, self._tables(batch, self._steps(batch)), chunk)
 
-    def dream_action(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B A"]:
-        """Complete the open steps with sampled actions, slot by slot; returns their values."""
-        batch = self.batch(states)
-        tables = self._tables(batch, self._steps(batch))
-        for chunk, group in zip(self.plan.action_passes, self.layout.action_groups, strict=False):
-            self._run_and_draw(batch, tables, chunk, group, draws)
-        for chunk in self.plan.action_passes[self.layout.action_slots :]:
-            self._run(batch, tables, chunk)
-        values_BA = batch.actions_BA - self._offsets_A
-        self.commit_step(batch)
-        return values_BA
+    def run_passes(self, batch: Batch, passes: Sequence[Chunk], draws: BatchSampler) -> None:
+        """See `StepDecoder.run_passes`."""
+        self._run_and_draw(batch, self._tables(batch, self._steps(batch)), passes, draws)
 
     def _run_captured(self, batch: Batch, name: str, work: Work, draws: BatchSampler | None = None) -> None:
         """Run `work`, as a CUDA graph once all contexts are full and every step is the same work."""
@@ -108,22 +95,24 @@ class CachedDecoder(StepDecoder):
 
     def _frame_passes(self, batch: Batch, steps_B: Tensor, draws: BatchSampler | None) -> None:
         assert draws is not None
-        tables = self._tables(batch, steps_B)
-        hidden = [
-            self._run_and_draw(batch, tables, chunk, self.layout.image_group, draws) for chunk in self.plan.frame_passes
-        ]
+        hidden = self._run_and_draw(batch, self._tables(batch, steps_B), self.plan.frame_passes, draws)
         if self._with_features:
             self._features(batch).copy_(pool(torch.cat(hidden, dim=1)))
 
     def _run_and_draw(
-        self, batch: Batch, tables: StepEmbeddings, chunk: Chunk, group: TokenGroup, draws: BatchSampler
-    ) -> Tensor:
-        hidden_BQD = self._run(batch, tables, chunk)
-        hidden_BRD = hidden_BQD.index_select(1, chunk.row_R)
-        logits_BRC = self.model.logits(hidden_BRD, group.first_id, group.last_id)
-        ids_BR = draws.sample(logits_BRC, chunk.draw_R) + group.first_id
-        batch.tokens_BC.index_copy_(1, chunk.slot_R, ids_BR)
-        return hidden_BQD
+        self, batch: Batch, tables: StepEmbeddings, passes: Sequence[Chunk], draws: BatchSampler
+    ) -> list[Tensor]:
+        """Run passes one after the other, write the tokens that each draws, and return their hidden states."""
+        hidden = []
+        for chunk in passes:
+            hidden_BQD = self._run(batch, tables, chunk)
+            hidden.append(hidden_BQD)
+            if (group := chunk.group) is not None:
+                hidden_BRD = hidden_BQD.index_select(1, chunk.row_R)
+                logits_BRC = self.model.logits(hidden_BRD, group.first_id, group.last_id)
+                ids_BR = draws.sample(logits_BRC, chunk.draw_R) + group.first_id
+                batch.tokens_BC.index_copy_(1, chunk.slot_R, ids_BR)
+        return hidden
 
     def _run(self, batch: Batch, tables: StepEmbeddings, chunk: Chunk) -> Tensor:
         inputs_BQ = batch.tokens_BC.index_select(1, chunk.column_Q)
@@ -149,18 +138,11 @@ class CachedDecoder(StepDecoder):
     def _mask_own(self, seen: int, own_QL: Tensor) -> Tensor:
         return torch.nn.functional.pad(own_QL, (seen * self.layout.positions, 0), value=True)
 
-    def run_whole_step(self, batch: Batch) -> None:
-        """See `StepDecoder.run_whole_step`."""
-        self._run(batch, self._tables(batch, self._steps(batch)), self.plan.whole)
-
     def _features(self, batch: Batch) -> Tensor:
         """Heads' input, read at once after the frame that wrote it: not part of a dream's state."""
         if len(self._features_BF) != self.rows.cache.batch:
             self._features_BF = torch.zeros(self.rows.cache.batch, 2 * self.config.width, device=self.device)
         return self._features_BF[batch.first : batch.first + len(batch.states)]
-
-    def _tensor(self, values: Any) -> Tensor:
-        return torch.as_tensor(values, device=self.device)
 
     def _steps(self, batch: Batch) -> Tensor:
         return torch.tensor([state.past for state in batch.states], device=self.device)

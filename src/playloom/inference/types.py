@@ -87,7 +87,7 @@ class GenerationRequest:
         return self.frames_SHWC[index]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class StepResult:
     """One step of a dream: the action, and the frame after it."""
 

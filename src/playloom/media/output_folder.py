@@ -159,13 +159,6 @@ class GeneratedClip:
             files = tuple(_write_files(place, self))
         return DreamFolder(folder=target, files=files)
 
-    @property
-    def kinds(self) -> set[Kind]:
-        """Kinds of all its tiles."""
-        before_T = self.dreamed_before_T
-        found: set[Kind] = {self.real_kind} if not before_T.all() or len(self.true_frames_SHWC) else set()
-        return found | ({"dreamed"} if self.frames_dreamed or before_T.any() else set())
-
 
 def _write_files(place: Path, clip: GeneratedClip) -> Iterator[tuple[str, str]]:
     if clip.frames_dreamed:
@@ -215,7 +208,9 @@ def _title(clip: GeneratedClip) -> str:
 
 
 def _film(clip: GeneratedClip, enlarged: int) -> Iterator[NDArray[np.uint8]]:
-    return film_frames(_rows(clip), kinds=clip.kinds, title=_title(clip), enlarged=enlarged)
+    rows = _rows(clip)
+    kinds = {tile.kind for tiles in rows for tile in tiles}
+    return film_frames(rows, kinds=kinds, title=_title(clip), enlarged=enlarged)
 
 
 def _rows(clip: GeneratedClip) -> list[list[Tile]]:
@@ -283,7 +278,7 @@ def _sheet(clip: GeneratedClip) -> NDArray[np.uint8]:
     else:
         rows = wrap([tiles[0] for tiles in [*shown[:seen], *after]], columns)
     thinned = f"  One step of {every} is shown." if every > 1 else ""
-    return contact_sheet(rows, title=f"{_title(clip)}{thinned}", tile_width=_SHEET_TILE, kinds=clip.kinds)
+    return contact_sheet(rows, title=f"{_title(clip)}{thinned}", tile_width=_SHEET_TILE)
 
 
 def _write_clip(path: Path, clip: GeneratedClip) -> None:

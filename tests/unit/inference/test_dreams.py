@@ -17,7 +17,14 @@ from playloom.actions.codec import REST_VALUES
 from playloom.cli.app import main
 from playloom.data.prompts import find_prompt, load_prompt, load_prompt_file
 from playloom.errors import ActionError, BadInputError
-from playloom.inference.generate import DreamJob, GenerationConfig, open_engine, picture_warning, run_dream
+from playloom.inference.generate import (
+    DreamJob,
+    GenerationConfig,
+    generate_clip,
+    open_engine,
+    picture_warning,
+    run_dream,
+)
 from playloom.inference.generate_batch import BatchJob, dream_clips
 from playloom.media.action_table import read_actions, write_actions
 from playloom.media.clips import Clip, read_dream_clip, write_clip
@@ -243,22 +250,27 @@ def test_a_dream_shorter_than_the_context_is_gone_on_from(model, tmp_path):
     assert len(second.clip.real_frames_THWC) == 2
 
 
-@pytest.mark.parametrize(("actions", "forced"), [("fire for 2", 2), ("fire for 2; jump", 3), ("fire for 9", 5)])
-def test_full_mode_forces_the_first_inputs_and_dreams_the_rest(actions, forced, model, recording, tmp_path):
+def test_full_mode_forces_the_first_inputs_and_dreams_the_rest(model, recording, tmp_path):
     """A script was filled up to the last step with rest, so nothing was left to dream."""
-    where = {"model": model, "prompt": str(recording), "context": 3, "mode": "full"}
-    report = run_dream(DreamJob(**where, steps=5, actions=actions, out=tmp_path / "a"))
-    assert ("actions.csv", f"the inputs: {forced} given, {5 - forced} dreamed") in report.written.files
-    usual = run_dream(DreamJob(**where, actions=actions, out=tmp_path / "b"))
-    assert len(read_actions(usual.written.folder / "actions.csv", "named").values_SA) == 10
+    config = {"model": model, "prompt": str(recording), "context": 3, "mode": "full"}
+    engine = GenerationConfig(model=model).load_engine()
+    for actions, steps, given, dreamed in (
+        ("fire for 2", 5, 2, 3),
+        ("fire for 2; jump", 5, 3, 2),
+        ("fire for 9", 5, 5, 0),
+        ("fire for 2", None, 2, 8),
+    ):
+        clip = generate_clip(engine, DreamJob(**config, steps=steps, actions=actions))
+        assert [step.action_given for step in clip.steps] == [True] * given + [False] * dreamed
+    written = dict(clip.write_folder(tmp_path / "a").files)
+    assert written["actions.csv"] == "the inputs: 2 given, 8 dreamed"
 
 
-def test_policy_and_full_modes_dream_inputs(model, recording, tmp_path):
-    for mode in ("policy", "full"):
-        job = DreamJob(model=model, prompt=str(recording), context=3, steps=2, mode=mode, out=tmp_path / mode)
-        report = run_dream(job)
-        assert report.clip.frames_dreamed == (mode == "full")
-        assert len(read_actions(report.written.folder / "actions.csv", "named").values_SA) == 2
+@pytest.mark.parametrize("mode", ["policy", "full"])
+def test_policy_and_full_modes_dream_inputs(model, recording, mode):
+    job = DreamJob(model=model, prompt=str(recording), context=3, steps=2, mode=mode)
+    clip = generate_clip(job.load_engine(), job)
+    assert clip.frames_dreamed == (mode == "full") and len(clip.actions) == 2
 
 
 def test_one_picture_is_enough(model, tmp_path):

@@ -12,7 +12,7 @@ from playloom.actions.codec import REST_VALUES
 from playloom.errors import ActionError, BadInputError
 from playloom.inference.realtime.clock import Clock, RealTime, Tick, VirtualTime
 from playloom.inference.realtime.session import input_times, scripted_input
-from playloom.inference.realtime.state import InputState
+from playloom.inference.realtime.state import LiveState
 
 
 def wait(clock: Clock, limit: int | None = None) -> Tick | None:
@@ -112,40 +112,49 @@ def test_virtual_time_does_not_go_back():
     assert virtual.now() == 5
 
 
+def begun() -> LiveState:
+    """A live state at 9 seconds whose clock runs."""
+    state = LiveState(time=VirtualTime(9.0))
+    assert (state.begin().action_A == REST_VALUES).all()
+    return state
+
+
+def counts(state: LiveState) -> tuple[int, int]:
+    return state.report()["inputs"], state.report()["dropped_inputs"]
+
+
 def test_the_newest_input_wins():
-    pad = InputState()
-    assert pad.read().resting
-    pad.set_input(TURN, 1.0)
-    pad.set_input(WALK, 1.2)
-    taken = pad.read()
-    assert (taken.action_A == WALK).all() and taken.at == 1.2
-    assert (pad.inputs, pad.dropped_inputs) == (2, 1)
-    held = pad.read()
-    assert (held.action_A == WALK).all() and held.at is None, "it is held, but waits no more"
-    pad.set_input(REST_VALUES, 2.0)
-    assert pad.read().resting and (pad.inputs, pad.dropped_inputs) == (3, 1)
+    state = begun()
+    state.set_input(TURN, 1.0)
+    state.set_input(WALK, 1.2)
+    taken = state.begin()
+    assert (taken.action_A == WALK).all() and taken.input_at == 1.2 and counts(state) == (2, 1)
+    held = state.begin()
+    assert (held.action_A == WALK).all() and held.input_at is None, "it is held, but waits no more"
+    state.set_input(REST_VALUES, 2.0)
+    assert (state.begin().action_A == REST_VALUES).all() and counts(state) == (3, 1)
 
 
 def test_a_repeated_input_keeps_its_time():
-    pad = InputState()
-    pad.set_input(TURN, 1.0)
-    pad.set_input(TURN, 1.09)
-    assert pad.read().at == 1.0 and (pad.inputs, pad.dropped_inputs) == (1, 0)
-    pad.set_input(TURN, 2.0)
-    assert pad.read().at == 2.0, "once shown, it is a press like any other"
+    state = begun()
+    state.set_input(TURN, 1.0)
+    state.set_input(TURN, 1.09)
+    assert state.begin().input_at == 1.0 and counts(state) == (1, 0)
+    state.set_input(TURN, 2.0)
+    assert state.begin().input_at == 2.0, "once shown, it is a press like any other"
 
 
 def test_the_input_is_copied():
-    pad, action = InputState(), TURN.copy()
-    pad.set_input(action, 0.0)
+    state, action = begun(), TURN.copy()
+    state.set_input(action)
     action[:] = 0
-    assert (pad.read().action_A == TURN).all()
+    assert (state.begin().action_A == TURN).all()
 
 
 @pytest.mark.parametrize("wrong", [[0] * 15, np.full(16, 99), np.zeros((2, 16)), [float("nan")] * 16])
 def test_an_invalid_input(wrong):
     with pytest.raises(ActionError):
-        InputState().set_input(wrong, 0.0)
+        LiveState().set_input(wrong)
 
 
 def test_scripted_inputs_fall_between_the_ticks():

@@ -142,9 +142,8 @@ def write_play(
         before, title = list(seen) if frames[0].sequence == 0 else [], title_of(manifest)
         tiles = [*before, *map(_tile, frames)]
         kinds = {tile.kind for tile in tiles}
-        held = [[tile] for tile in before]
-        for frame, count in zip(frames, _ticks_shown(frames), strict=True):
-            held += [[_tile(frame)]] * count
+        ticks = [1] * len(before) + _ticks_shown(frames)
+        held = ([tile] for tile, count in zip(tiles, ticks, strict=True) for _ in range(count))
         film = film_frames(held, kinds=kinds, title=title, enlarged=_ENLARGED)
         write_mp4(place / "play.mp4", film, frames_per_second=max(1, round(fps)), manifest=manifest)
         rows = wrap(tiles[:: -(-len(tiles) // _SHEET_TILES)], _SHEET_COLUMNS)

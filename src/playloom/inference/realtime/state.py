@@ -75,46 +75,7 @@ class InputEvent(NamedTuple):
     """The input of a frame."""
 
     action_A: NDArray[np.uint8]
-    at: float | None  # when it arrived; None once a frame was made with it
-
-    @property
-    def resting(self) -> bool:
-        """True when nothing is pressed."""
-        return bool((self.action_A == REST_VALUES).all())
-
-
-class InputState:
-    """Latest input of one player and when it arrived; inputs never queue. Any thread may set it."""
-
-    def __init__(self) -> None:
-        self.inputs = 0
-        self.dropped_inputs = 0  # without a frame, because a newer one came first
-        self._latest = InputEvent(REST_VALUES.copy(), None)
-        self._lock = threading.Lock()
-
-    def set_input(self, action_A: ArrayLike, at: float) -> None:
-        """Set the input: action values, integers [16], and when they arrived.
-
-        An input equal to the one that waits for its frame keeps that one's time, so that a controller that sends sixty
-        times per second does not look faster than it is.
-        """
-        values_A = check_values(action_A)
-        if values_A.ndim != 1:
-            raise ActionError(f"an input is one action of 16 numbers; got an array of shape {values_A.shape}")
-        with self._lock:
-            waiting = self._latest.at is not None
-            if waiting and bool((self._latest.action_A == values_A).all()):
-                return
-            self.inputs += 1
-            self.dropped_inputs += waiting
-            self._latest = InputEvent(values_A, at)
-
-    def read(self) -> InputEvent:
-        """Return the input and mark it as shown; it stays set."""
-        with self._lock:
-            latest = self._latest
-            self._latest = latest._replace(at=None)
-            return latest
+    at: float | None  # when it arrived; None once a step has read it
 
 
 class LiveStep(NamedTuple):
@@ -128,7 +89,7 @@ class LiveStep(NamedTuple):
 
 
 class LiveState:
-    """Clock, input, controller, pause and statistics of one live session.
+    """Clock, input, controller, pause and statistics of one live session. Only the newest input counts; none queues.
 
     Any thread may call its methods, except `next_due`, `begin` and `finish`: those are the driver's, which runs the
     step between `begin` and `finish`. It may begin the next one before it finishes a step.
@@ -150,7 +111,8 @@ class LiveState:
         self.fps, self.paused = fps, False
         self._clock, self._aligned = Clock(fps, self.time), aligned
         self._controller: Controller = check_controller(controller)
-        self._input = InputState()
+        self._input, self._input_lock = InputEvent(REST_VALUES.copy(), None), threading.Lock()
+        self._inputs = self._dropped_inputs = 0  # dropped: without a frame, because a newer one came first
         self._key_to_frame, self._latency, self._jitter = (deque[float](maxlen=HISTORY) for _ in range(3))
         self._frames = self._stepped = 0
         self.late = 0  # frames so far that were ready only after the next tick
@@ -161,9 +123,28 @@ class LiveState:
         self._opened = self.time.now()
 
     def set_input(self, action_A: ArrayLike, at: float | None = None) -> None:
-        """Set the input, integers [16]; `at` is when it happened, in seconds of `time`, if earlier than now."""
-        now = self.time.now()
-        self._input.set_input(action_A, now if at is None else min(at, now))
+        """Set the input, integers [16]; `at` is when it happened, in seconds of `time`, if earlier than now.
+
+        An input equal to the one that waits for its frame keeps that one's time, so that a controller that sends sixty
+        times per second does not look faster than it is.
+        """
+        now, values_A = self.time.now(), check_values(action_A)
+        if values_A.ndim != 1:
+            raise ActionError(f"an input is one action of 16 numbers; got an array of shape {values_A.shape}")
+        with self._input_lock:
+            waiting = self._input.at is not None
+            if waiting and bool((self._input.action_A == values_A).all()):
+                return
+            self._inputs += 1
+            self._dropped_inputs += waiting
+            self._input = InputEvent(values_A, now if at is None else min(at, now))
+
+    def _read_input(self) -> InputEvent:
+        """Return the input, which stays set, and mark it as read."""
+        with self._input_lock:
+            latest = self._input
+            self._input = latest._replace(at=None)
+            return latest
 
     def pause(self) -> None:
         """Make no frame until `resume`; one in progress is finished. Ticks meanwhile do not count as skipped."""
@@ -193,8 +174,8 @@ class LiveState:
                 "stepped": self._stepped,
                 "seconds": round(seconds, 3),
                 "frames_per_second": round(ticked / seconds, 3) if seconds else 0.0,
-                "inputs": self._input.inputs,
-                "dropped_inputs": self._input.dropped_inputs,
+                "inputs": self._inputs,
+                "dropped_inputs": self._dropped_inputs,
                 "key_to_frame_ms": percentiles(self._key_to_frame),
                 "frame_latency_ms": percentiles(self._latency),
                 "jitter_ms": percentiles(self._jitter),
@@ -213,7 +194,7 @@ class LiveState:
     @controller.setter
     def controller(self, controller: Controller) -> None:
         self._controller = check_controller(controller)
-        self._input.read()  # the wait of an input until now is not the frames' fault
+        self._read_input()  # the wait of an input until now is not the frames' fault
 
     def start_clock(self, at: float | None = None) -> None:
         """Start a stretch of play whose first tick is due at `at` (None: now, or at the next aligned tick)."""
@@ -222,7 +203,7 @@ class LiveState:
             at = math.ceil(self.time.now() * self.fps) / self.fps
         self._clock.restart(at)
         self._played_until = self._clock.due(self._clock.passed)
-        self._input.read()  # nor is a pause
+        self._read_input()  # nor is a pause
 
     def next_due(self) -> float | None:
         """Return when the next frame is due, in seconds of `time`; None while paused without a single step."""
@@ -249,8 +230,9 @@ class LiveState:
                 self.start_clock()
             if (tick := self._clock.tick(limit)) is None:
                 return None
-        latest = self._input.read()
-        sampled = self._controller == "model" or (self._controller == "both" and latest.resting)
+        latest = self._read_input()
+        resting = bool((latest.action_A == REST_VALUES).all())
+        sampled = self._controller == "model" or (self._controller == "both" and resting)
         input_at = None if tick is None or sampled else latest.at
         return LiveStep(None if sampled else latest.action_A, tick, input_at, self.time.now(), self.restarts)
 
