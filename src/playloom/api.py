@@ -1,8 +1,4 @@
-"""Load a world model and use it from Python: clips, sessions, and models on the Hugging Face Hub.
-
->>> model = load("arena-live")  # doctest: +SKIP
->>> model.dream("plaza-explorer", actions="turn_right for 10").save("dream.gif")  # doctest: +SKIP
-"""
+"""Load a world model and use it from Python: clips, sessions, and models on the Hugging Face Hub."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Files and folders that appear whole or not at all, and checks of a place before long work.
-
->>> with atomic_write(Path("notes.txt")) as temporary:  # doctest: +SKIP
-...     temporary.write_text("all of it, or nothing")
-"""
+"""Files and folders that appear whole or not at all, and checks of a place before long work."""
 
 from __future__ import annotations
 
@@ -65,9 +61,9 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
             temporary.mkdir(parents=True)
         with _storage_errors(target, only_full=True):
             yield temporary
-        with _storage_errors(target), suppress(FileNotFoundError):
-            target.rmdir()  # Windows replaces no folder, not even an empty one
         with _storage_errors(target):
+            with suppress(FileNotFoundError):
+                target.rmdir()  # Windows replaces no folder, not even an empty one
             temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Devices, dtypes, threads, memory and random generators.
+"""Devices, dtypes, threads, memory and seeds.
 
 torch is optional: only the functions that need it import it.
 """
@@ -111,9 +111,8 @@ def set_threads(threads: int | None = None) -> int:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # for processes it starts, and so that nothing adapts it
     if torch is None:
         return cpu_threads()
-    if threads is None and os.environ.get("OMP_NUM_THREADS"):
-        return torch.get_num_threads()
-    torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
+    if threads is not None or not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
     return torch.get_num_threads()
 
 
@@ -153,13 +152,6 @@ def machine(device: torch.device | str) -> dict[str, Any]:
     }
 
 
-def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a random generator for one request; a seed gives other numbers on another kind of device."""
-    import torch
-
-    return torch.Generator(device).manual_seed(check_seed(seed))
-
-
 def check_seed(seed: int) -> int:
     """Return the seed of a generator if it is in range."""
     if not 0 <= seed < 2**63:
@@ -169,16 +161,13 @@ def check_seed(seed: int) -> int:
 
 def _cgroup_quota() -> int | None:
     """Whole cores of the CPU quota (cgroup v2, then v1); None without one."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
-            folder = Path("/sys/fs/cgroup/cpu")
-            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
-            period = (folder / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    return max(1, round(int(quota) / int(period))) if quota.isdigit() and int(period) > 0 else None
+            quota, period = " ".join((Path("/sys/fs/cgroup") / name).read_text() for name in names).split()
+        except (OSError, ValueError):
+            continue
+        return max(1, round(int(quota) / int(period))) if quota.isdigit() and int(period) > 0 else None
+    return None
 
 
 def _has_gpu_driver() -> bool:

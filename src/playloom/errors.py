@@ -80,11 +80,7 @@ def check_whole(name: str, value: object, least: int, most: int) -> None:
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Return the end of a sentence about an unknown name: the closest choice, else all of them.
-
-    >>> did_you_mean("tniy", ["tiny", "small"])
-    'did you mean tiny?'
-    """
+    """Return the end of a sentence about an unknown name: the closest choice, else all of them."""
     known = list(choices)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else f"choose one of: {', '.join(known)}"

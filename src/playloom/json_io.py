@@ -68,9 +68,21 @@ def from_mapping(config: type[Config], values: Mapping[str, Any], name: str = "c
 def _convert(key: str, value: Any, hint: Any) -> Any:
     choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     for choice in choices:
-        fits, converted = _fit(key, value, choice)
-        if fits:
-            return converted
+        origin, inner = get_origin(choice), get_args(choice)
+        if type(value) is choice or (origin is Literal and value in inner):
+            return value
+        if choice is float and type(value) is int:
+            with suppress(OverflowError):
+                return float(value)
+        if origin is tuple and isinstance(value, list | tuple):
+            hints = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+            converted = tuple(_convert(key, v, h) for v, h in zip(value, hints, strict=False))
+            if len(hints) == len(value):
+                return converted
+        elif isinstance(value, Mapping) and origin not in (None, Literal, tuple):  # a mapping of anything
+            return value
+        elif isinstance(value, Mapping) and isinstance(choice, type) and dataclasses.is_dataclass(choice):
+            return from_mapping(choice, value, key)
     words = [*dict.fromkeys(word for choice in choices for word in _words(choice))]
     raise ConfigError(f"{key} has the wrong type: got {value!r:.60}, expected {' or '.join(words)}")
 
@@ -82,23 +94,3 @@ def _words(hint: Any) -> list[str]:
         return ["a list"]
     known = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     return [known.get(hint, "an object")]
-
-
-def _fit(key: str, value: Any, hint: Any) -> tuple[bool, Any]:
-    origin = get_origin(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return isinstance(value, Mapping), from_mapping(hint, value, key) if isinstance(value, Mapping) else value
-    if origin is Literal:
-        return value in get_args(hint), value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            return False, value
-        inner = get_args(hint)
-        hints = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
-        return len(hints) == len(value), tuple(_convert(key, v, h) for v, h in zip(value, hints, strict=False))
-    if origin is not None:  # a mapping of anything
-        return isinstance(value, Mapping), value
-    if hint is float and type(value) is int:
-        with suppress(OverflowError):
-            return True, float(value)
-    return type(value) is hint, value

@@ -4,9 +4,6 @@ Equal requests give equal bytes: only `created` differs between two runs, and on
 
 The watermark is drawn where pictures leave the program, never inside the engine: after a marked frame in the context
 the model would generate marks.
-
-    >>> Manifest(model="tiny", weights="ab12", seed=7, mode="world").at_step(3).step
-    3
 """
 
 from __future__ import annotations

@@ -26,23 +26,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-COMMANDS: dict[str, Callable[..., None]] = {
-    "dream": dream.dream_command,
-    "play": dream.play_command,
-    "act": evaluate.act_command,
-    "serve": serve.serve_command,
-    "call": serve.call_command,
-    "record": data.record_command,
-    "capture": data.capture_command,
-    "view": data.view_command,
-    "import": data.import_command,
-    "evaluate": evaluate.evaluate_command,
-    "bench": models.bench_command,
-    "models": models.models_command,
-    "plan": models.plan_command,
-}
-for name, command in COMMANDS.items():
-    app.command(name)(command)
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    dream.dream_command, dream.play_command, evaluate.act_command, serve.serve_command, serve.call_command,
+    data.record_command, data.capture_command, data.view_command, data.import_command,
+    evaluate.evaluate_command, models.bench_command, models.models_command, models.plan_command,
+)  # fmt: skip
+for command in _COMMANDS:  # `dream_command` is `playloom dream`
+    app.command(command.__name__.removesuffix("_command"))(command)
 app.add_typer(train.app, name="train")
 app.add_typer(models.export_app, name="export")
 

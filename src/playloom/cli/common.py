@@ -59,15 +59,6 @@ def numbered_folder(out: Path | None) -> Path | None:
     return out
 
 
-def out_file(out: Path | None) -> Path | None:
-    """Check an --out that names a file to write (callback of an option)."""
-    if out is not None and out.is_dir():
-        raise BadInputError(f"cannot write the file {str(out)!r}: it is a folder; name a JSON file")
-    if out is not None:
-        ensure_writable(out)
-    return out
-
-
 def rectangle(text: str, option: str, *, signed: bool = False) -> tuple[int, int, int, int]:
     """Parse x, y, width and height in pixels; `signed`: x and y may be negative, as on a screen of two monitors."""
     corner = r"-?\d+" if signed else r"\d+"
@@ -172,13 +163,11 @@ def with_options(*groups: Callable[..., None]) -> Callable[[Callable[..., None]]
             command(**values, **grouped)
 
         parameters = [
-            option
+            option.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for name, parameter in signature.parameters.items()
             for option in (options[name].values() if name in options else [parameter])
         ]
-        wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-        )
+        wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return wrapper
 
@@ -221,17 +210,12 @@ def text_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 class Stop:
     """Signal state: Ctrl-C or SIGTERM, and its exit code."""
 
-    number = 0
-    """Number of the received signal; 0 before."""
+    code = 0
+    """130 after Ctrl-C, 143 after SIGTERM; 0 before."""
 
     def __call__(self) -> bool:
         """Return True after a signal."""
-        return self.number != 0
-
-    @property
-    def code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM."""
-        return 128 + (self.number or signal.SIGINT)
+        return self.code != 0
 
 
 @contextmanager
@@ -244,7 +228,7 @@ def stopping(left: str, *, after_step: bool) -> Iterator[Stop]:
     before: dict[int, Any] = {}
 
     def note(number: int, frame: Any) -> None:
-        first, stop.number = not stop(), number
+        first, stop.code = not stop(), 128 + number
         if first and after_step:
             return
         restore()
@@ -260,7 +244,7 @@ def stopping(left: str, *, after_step: bool) -> Iterator[Stop]:
         yield stop
     except KeyboardInterrupt:
         typer.echo(f"stopped; {left}", err=True)
-        raise typer.Exit(stop.code) from None
+        raise typer.Exit(stop.code or 128 + signal.SIGINT) from None
     finally:
         restore()
 
@@ -327,11 +311,6 @@ class Progress:
         left = _duration(progress.eta + self._later)
         self.show(f"{text}, {left} left", progress.fraction, self._stage or "training")
 
-    def line(self) -> str:
-        """The plain line of where there is no terminal."""
-        task = self.bar.tasks[0]
-        return f"{task.description}: {task.fields['text']} ({_duration(task.elapsed or 0)} so far)"
-
 
 @contextmanager
 def progress(
@@ -350,7 +329,8 @@ def progress(
 
     def tell() -> None:
         while not over.wait(every):
-            shown.print(shown.line())
+            task = shown.bar.tasks[0]
+            shown.print(f"{task.description}: {task.fields['text']} ({_duration(task.elapsed or 0)} so far)")
 
     teller = threading.Thread(target=tell, name="playloom-progress", daemon=True)
     if plain and not quiet:
@@ -371,11 +351,7 @@ def _duration(seconds: float) -> str:
 
 
 def read_script(prompt: Mapping[str, Any], script: str | None, model: str | None) -> tuple[Any, tuple[str, ...]]:
-    """Read actions and check the prompt's name before torch is imported.
-
-    Returns:
-        Action values [S, 16], or None without a script, and notes about them.
-    """
+    """Check the prompt's name and read actions without torch: values [S, 16], None without a script, and notes."""
     from playloom.data.prompts import check_prompt
     from playloom.media.action_table import read_inputs
 

@@ -34,10 +34,7 @@ def evaluate_command(
         Path | None,
         typer.Option(exists=True, help="Frame store or recordings with test episodes; default: record a small set."),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(callback=common.out_file, help="The JSON file; default: evaluation.json in --cache-dir."),
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The JSON file; default: evaluation.json in --cache-dir.")] = None,
     cache_dir: Annotated[
         Path, typer.Option(callback=common.own_folder, help="Folder for pictures and a test set recorded here.")
     ] = Path("out/evaluation"),
@@ -63,8 +60,10 @@ def evaluate_command(
     if markdown and as_json:
         raise BadInputError("--markdown and --json exclude each other; give one of them")
     path = out or cache_dir / "evaluation.json"
-    common.out_file(path)
-    ensure_writable(cache_dir / "horizon.png")
+    if path.is_dir():
+        raise BadInputError(f"cannot write the file {str(path)!r}: it is a folder; name a JSON file")
+    for file in (path, cache_dir / "horizon.png"):
+        ensure_writable(file)
     sizes = common.read_settings(config)
     for name in sorted(sizes.keys() & _FLAGS):
         raise ConfigError(f"--config {config} has {name!r}: expected sizes only; give {_FLAGS[name]} instead")

@@ -38,6 +38,7 @@ from playloom.models.tokenizer.metrics import PSNR_CAP, luma, psnr
 
 BODY_TOP = 0.55  # upper end of the player's body, over picture height
 Frames = NDArray[np.uint8]
+Estimate = Callable[[Frames, Frames], NDArray[np.float64]]
 AGAIN = "rest again"  # name of rest with another seed: the baseline
 INPUTS: Mapping[str, Mapping[str, float]] = {
     "right": {"right_stick_x": 1.0},
@@ -68,7 +69,7 @@ class Measure:
 
     title: str  # name in the table
     signs: Mapping[str, int]  # inputs, and the sign of the effect of each
-    estimate: Callable[[Frames, Frames], NDArray[np.float64]]
+    estimate: Estimate
     """Computes the effect [M] from frames [M, 1 + S, H, W, 3], the last one seen first, and from those at rest."""
     unit: str
     least: float  # least median effect that reaches the bar
@@ -77,9 +78,7 @@ class Measure:
     """Least share of effects in the right direction that reaches the bar; players at walls cannot walk."""
 
 
-def _median_step(
-    between: Callable[[Frames, Frames], NDArray[np.float64]], frames: Frames, _: Frames
-) -> NDArray[np.float64]:
+def _median_step(between: Estimate, frames: Frames, _: Frames) -> NDArray[np.float64]:
     """Median over the steps; a mean would be spoiled by one step whose view is hidden by a wall."""
     return np.asarray(np.median([between(frames[:, s - 1], frames[:, s]) for s in range(1, frames.shape[1])], axis=0))
 
@@ -328,7 +327,6 @@ def revisit_row(
 
     `start` and `again` are the frames before it and their reconstructions, uint8 [M, H, W, 3], `frames` the generated
     ones, uint8 [M, S, H, W, 3]. `real` has the PSNR of the same path in the real game.
-
     A frozen frame and a mean frame are the same at the end and halfway, so they miss the bar.
     """
     another = np.roll(start, len(start) // 2, axis=0)

@@ -44,10 +44,7 @@ def evaluate(run: EvaluationContext) -> None:
 
 
 def joint_distance(first_NA: Actions, second_NA: Actions) -> float:
-    """Return the Wasserstein-1 distance of two equally large samples, uint8 [N, 16] each, with Euclidean costs.
-
-    The mean length of the cheapest pairing of all actions of one sample with all of the other.
-    """
+    """Return the Wasserstein-1 distance of samples uint8 [N, 16]: the mean Euclidean length of the cheapest pairing."""
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist
 

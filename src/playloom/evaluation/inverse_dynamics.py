@@ -140,10 +140,7 @@ def train_inverse_dynamics(model: WorldModel, pairs: Pairs, updates: int, seed: 
         network = InverseDynamics(model).to(model.device).train()
         target_PC = torch.from_numpy(classes_of(pairs.actions_PA)).float().to(model.device)
         weighted_PC = target_PC * (target_PC.mean(0) + 1e-3).rsqrt()
-        weighted_PC = weighted_PC / torch.repeat_interleave(
-            torch.stack([part.sum(-1).mean() for part in _by_input(weighted_PC)]),
-            torch.tensor(CLASSES, device=model.device),
-        )
+        weighted_PC = torch.cat([part / part.sum(-1).mean() for part in _by_input(weighted_PC)], -1)
         optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=updates)
         before, after = torch.from_numpy(pairs.before_PN), torch.from_numpy(pairs.after_PN)

@@ -48,9 +48,7 @@ def evaluate(run: EvaluationContext) -> None:
         heldout = (likelihood(run.model, windows.codes_BTN, windows.actions, s.row_delay), windows)
         run.progress("likelihood, held out")
     run.rows += likelihood_rows(orders, order_name(s.row_delay), test, gaps, heldout)
-    run.curves["likelihood"] = {
-        name: {kind: float(values_B.mean()) for kind, values_B in one.items()} for name, one in orders.items()
-    }
+    run.curves["likelihood"] = {name: {kind: x_B.mean() for kind, x_B in one.items()} for name, one in orders.items()}
     run.curves["alignment"] = {name: {"mean": gap.mean(), "windows": gap} for name, gap in gaps.items()}
     run.counts["likelihood_windows"] = len(segments)
 

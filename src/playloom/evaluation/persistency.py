@@ -97,8 +97,7 @@ def object_box(height: int, width: int, side: int) -> Box:
     """Return the box of an object, left (`side` even) or right (odd) of the middle of a picture."""
     size = min(max(2, round(HEIGHT * height)), width)
     bottom = max(size, round(GROUND * height))
-    left = round(_SIDES[side % 2] * width - size / 2)
-    left = min(max(0, left), width - size)
+    left = min(max(0, round(_SIDES[side % 2] * width - size / 2)), width - size)
     return Box(slice(bottom - size, bottom), slice(left, left + size))
 
 
@@ -225,10 +224,7 @@ class Persistency:
 
 
 def measure_persistency(run: EvaluationContext, segments: Sequence[Segment]) -> Persistency:
-    """Paste an object at every segment (see `make_edits`), generate at rest, and search for it.
-
-    Rollouts have the same seeds with the object and without.
-    """
+    """Paste an object at every segment (see `make_edits`), generate at rest, and search for it."""
     s, past, episodes_M = run.settings, segments[0].past, segment_episodes(run.dataset, segments)
     prompts = [segment.prompt(run.dataset) for segment in segments]
     edits, kept = make_edits(run.model, prompts, s.persistency_kept)

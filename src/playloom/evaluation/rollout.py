@@ -13,7 +13,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -148,30 +147,25 @@ def evaluate(run: EvaluationContext) -> None:
     run.dreams = (segments, test.codes_MSN)
 
 
-class Detail(NamedTuple):
-    """Slow metrics of every segment at one step."""
-
-    ceiling_M: NDArray[np.float64]  # PSNR of the reconstructed true frame, dB
-    model_M: NDArray[np.float64]
-    """PSNR of the rollout against the reconstructed true frame, dB: the model's own part of the error."""
-    ssim_M: NDArray[np.float64]
-    repeat_ssim_M: NDArray[np.float64]
-    ceiling_sharpness_M: NDArray[np.float64]
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RolloutMetrics:
-    """Metrics of every segment (rows) at every step (columns; column 0 is step 1)."""
+    """Metrics of every segment (rows) at every step (columns; column 0 is step 1); NaN where not measured."""
 
     episodes_M: NDArray[np.int64]  # number of each segment's episode
     dream_MS: NDArray[np.float64]  # PSNR of the rollout, dB
     repeat_MS: NDArray[np.float64]  # PSNR of the repeated last frame, dB
-    mean_MS: NDArray[np.float64]  # PSNR of the mean frame, dB; NaN where not measured
+    mean_MS: NDArray[np.float64]  # PSNR of the mean frame, dB
     sharpness_MS2: NDArray[np.float64]  # sharpness of the generated and of the recorded frames, grey levels
     motion_MS2: NDArray[np.float64]
     """Motion up to the generated and the recorded frames, grey levels; both from the last recorded frame at step 1."""
     codes_MSN: NDArray[np.int32]
-    detail: dict[int, Detail]  # slow metrics by step
+    detail: Sequence[int]  # steps of the slow metrics below
+    ceiling_MS: NDArray[np.float64]  # PSNR of the reconstructed true frame, dB
+    model_MS: NDArray[np.float64]
+    """PSNR of the rollout against the reconstructed true frame, dB: the model's own part of the error."""
+    ssim_MS: NDArray[np.float64]
+    repeat_ssim_MS: NDArray[np.float64]
+    ceiling_sharpness_MS: NDArray[np.float64]  # of the reconstructed true frame, grey levels
 
 
 def measure_rollout(
@@ -183,22 +177,20 @@ def measure_rollout(
     mean_HWC: NDArray[np.uint8] | None = None,
     shuffled: bool = False,
 ) -> RolloutMetrics:
-    """Generate `steps` steps from every segment and compare with the recording; `detail` has the steps of `Detail`.
+    """Generate `steps` steps from every segment and compare with the recording; slow metrics at the steps `detail`.
 
     `mean_HWC` is the mean frame of the recordings. `shuffled` gives every rollout the recorded actions of another
     segment, half the set away.
     """
     count, dataset = len(segments), run.dataset
 
-    def empty(*more: int) -> NDArray[np.float64]:
-        return np.full((count, steps, *more), np.nan)
-
+    slow = ("ceiling_MS", "model_MS", "ssim_MS", "repeat_ssim_MS", "ceiling_sharpness_MS")
     found = RolloutMetrics(
         episodes_M=segment_episodes(dataset, segments),
-        **{name: empty() for name in ("dream_MS", "repeat_MS", "mean_MS")},
-        **{name: empty(2) for name in ("sharpness_MS2", "motion_MS2")},
+        **{name: np.full((count, steps), np.nan) for name in ("dream_MS", "repeat_MS", "mean_MS", *slow)},
+        **{name: np.full((count, steps, 2), np.nan) for name in ("sharpness_MS2", "motion_MS2")},
         codes_MSN=np.empty((count, steps, run.model.config.layout.image_slots), np.int32),
-        detail={step: Detail(*(np.empty(count) for _ in Detail._fields)) for step in detail if step <= steps},
+        detail=[step for step in dict.fromkeys(detail) if step <= steps],
     )
     last = frames_after(dataset, segments, 0)
     before = np.stack([last, last])
@@ -214,11 +206,11 @@ def measure_rollout(
             found.mean_MS[at] = psnr(np.broadcast_to(mean_HWC, frames.shape), truth, PSNR_CAP)
         found.sharpness_MS2[at], found.motion_MS2[at] = sharpness(both).T, motion(before[:, rows], both).T
         before[:, rows] = both
-        if one := found.detail.get(index + 1):
+        if index + 1 in found.detail:
             again = reconstruct(run.model, truth)
-            one.ceiling_M[rows], one.model_M[rows] = psnr(again, truth, PSNR_CAP), psnr(frames, again, PSNR_CAP)
-            one.ssim_M[rows], one.repeat_ssim_M[rows] = ssim(frames, truth), ssim(last[rows], truth)
-            one.ceiling_sharpness_M[rows] = sharpness(again)
+            found.ceiling_MS[at], found.model_MS[at] = psnr(again, truth, PSNR_CAP), psnr(frames, again, PSNR_CAP)
+            found.ssim_MS[at], found.repeat_ssim_MS[at] = ssim(frames, truth), ssim(last[rows], truth)
+            found.ceiling_sharpness_MS[at] = sharpness(again)
         run.progress("horizon")
     return found
 
@@ -233,18 +225,19 @@ def rollout_rows(
 ) -> list[Row]:
     """Return the report rows: metrics at the marks up to `steps`, their mean, greedy sampling, held-out episodes."""
     row, reach = partial(Row.of, "horizon", episodes_M=test.episodes_M), min(max(MARKS), steps, test.dream_MS.shape[1])
-    detail = {step: one for step, one in test.detail.items() if step <= reach}
-    marks, rows = {step: detail[step] for step in MARKS if step in detail}, []
-    for step, one in marks.items():
-        value, repeat, mean = (x_MS[:, step - 1].mean() for x_MS in (test.dream_MS, test.repeat_MS, test.mean_MS))
-        beside = {"repeat": repeat, "mean frame": mean, "ceiling": one.ceiling_M.mean()}
+    marks, rows = [step for step in MARKS if step in test.detail and step <= reach], []
+    compared = (test.dream_MS, test.repeat_MS, test.mean_MS, test.ceiling_MS)
+    for step in marks:
+        value, repeat, mean, ceiling = (x_MS[:, step - 1].mean() for x_MS in compared)
+        beside = {"repeat": repeat, "mean frame": mean, "ceiling": ceiling}
         bar, passed = ("> repeat, > mean frame", bool(value > max(repeat, mean))) if step in _TARGETS else ("", None)
         rows.append(row(f"PSNR at step {step}", test.dream_MS[:, step - 1], "dB", beside, bar, passed))
     beside = {"repeat": test.repeat_MS[:, :reach].mean()}
-    beside["ceiling"] = np.mean([one.ceiling_M.mean() for one in detail.values()])
+    beside["ceiling"] = np.mean([test.ceiling_MS[:, step - 1].mean() for step in test.detail if step <= reach])
     rows.append(row(f"PSNR, mean of steps 1 to {reach}", test.dream_MS[:, :reach].mean(1), "dB", beside))
-    for step, one in marks.items():
-        rows.append(row(f"SSIM at step {step}", one.ssim_M, "", {"repeat": one.repeat_ssim_M.mean()}))
+    for step in marks:
+        beside = {"repeat": test.repeat_ssim_MS[:, step - 1].mean()}
+        rows.append(row(f"SSIM at step {step}", test.ssim_MS[:, step - 1], "", beside))
     rows += quality_rows(test, min(max(_TARGETS), reach), "horizon")
     for name, other in (("greedy", greedy), ("held out", heldout)):
         for step in MARKS:
@@ -256,14 +249,11 @@ def rollout_rows(
 
 
 def quality_rows(test: RolloutMetrics, step: int, part: str = "collapse") -> list[Row]:
-    """Return the report rows of sharpness at a step, and of motion over ten steps up to it.
-
-    Blur fails the one, a frozen or mean frame the other.
-    """
+    """Return the report rows of sharpness at a step, and of motion over ten steps up to it."""
     row = partial(Row.of, part, unit="%", episodes_M=test.episodes_M, statistic=ratio_of_means)
     first = max(0, step - _MOTION_STEPS)
-    pairs_M2, one = test.sharpness_MS2[:, step - 1], test.detail.get(step)
-    beside = {} if one is None else {"reconstruction over real": one.ceiling_sharpness_M.mean() / pairs_M2[:, 1].mean()}
+    pairs_M2, again_M = test.sharpness_MS2[:, step - 1], test.ceiling_sharpness_MS[:, step - 1]
+    beside = {"reconstruction over real": again_M.mean() / pairs_M2[:, 1].mean()} if step in test.detail else {}
     moved_M2 = test.motion_MS2[:, first:step].mean(1)
     return [
         row(f"sharpness of frame {step}, dream over real", pairs_M2, baselines=beside, tolerance=TOLERANCE),
@@ -282,9 +272,9 @@ def action_rows(test: RolloutMetrics, shuffled: RolloutMetrics) -> list[Row]:
         name = f"share of the gain over repeat due to actions, step {step}"
         rows.append(row(name, errors_M3, "%", {}, "> 0 by 2 SE", passed, statistic=_share_of_actions))
     for step in marks:
-        one = test.detail[step]
-        beside = {"against real": test.dream_MS[:, step - 1].mean(), "tokenizer": one.ceiling_M.mean()}
-        rows.append(row(f"PSNR against the reconstruction at step {step}", one.model_M, "dB", beside))
+        real, ceiling = (x_MS[:, step - 1].mean() for x_MS in (test.dream_MS, test.ceiling_MS))
+        beside = {"against real": real, "tokenizer": ceiling}
+        rows.append(row(f"PSNR against the reconstruction at step {step}", test.model_MS[:, step - 1], "dB", beside))
     return rows
 
 
@@ -296,15 +286,14 @@ def _share_of_actions(errors_M3: NDArray[np.float64]) -> float:
 
 def rollout_curves(test: RolloutMetrics) -> dict[str, object]:
     """Return means over segments by step, JSON values."""
-    gain_MS, detail = test.dream_MS - test.repeat_MS, test.detail.items()
+    gain_MS = test.dream_MS - test.repeat_MS
+    names = ("ceiling_psnr", "model_psnr", "dream_ssim", "repeat_ssim")
+    slow = zip(names, (test.ceiling_MS, test.model_MS, test.ssim_MS, test.repeat_ssim_MS), strict=True)
     return {
         "steps": list(range(1, test.dream_MS.shape[1] + 1)),
         "dream_psnr": test.dream_MS.mean(0),
         "repeat_psnr": test.repeat_MS.mean(0),
-        "ceiling_psnr": {str(step): float(one.ceiling_M.mean()) for step, one in detail},
-        "model_psnr": {str(step): float(one.model_M.mean()) for step, one in detail},
-        "dream_ssim": {str(step): float(one.ssim_M.mean()) for step, one in detail},
-        "repeat_ssim": {str(step): float(one.repeat_ssim_M.mean()) for step, one in detail},
+        **{name: {str(step): x_MS[:, step - 1].mean() for step in test.detail} for name, x_MS in slow},
         "gain_psnr": gain_MS.mean(0),
         "gain_psnr_standard_error": [standard_error(gain_M, test.episodes_M) for gain_M in gain_MS.T],
         "sharpness": dict(zip(("dream", "real"), test.sharpness_MS2.mean(0).T, strict=True)),

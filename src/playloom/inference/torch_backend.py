@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from playloom.device import generator
+from playloom.device import check_seed
 from playloom.errors import ResourceError
 from playloom.inference.backend import ChosenBackend, GeneratedFrames
 from playloom.inference.cuda_graphs import CaptureKey, FrameGraphs, Work, cuda_capture
@@ -173,8 +173,8 @@ class TorchBackend:
                 ) from error
 
     def source(self, seed: int) -> torch.Generator:
-        """Return a random generator for one dream."""
-        return generator(seed, self.model.device)
+        """Return a random generator for one dream; a seed gives other numbers on another kind of device."""
+        return torch.Generator(self.model.device).manual_seed(check_seed(seed))
 
     def copy_source(self, source: torch.Generator) -> torch.Generator:
         """Return a generator that draws the same from here on."""

@@ -247,8 +247,8 @@ def test_a_learned_world_reaches_the_ceiling_and_its_steps_are_counted_right(
     model, store = blinking
     horizon = horizon_of(model, store, 4)
     for step in (1, 3):
-        assert horizon.dream_MS[:, step - 1] == pytest.approx(horizon.detail[step].ceiling_M)
-        assert horizon.detail[step].model_M == pytest.approx(np.full(3, PSNR_CAP)), "a dream equal to its ceiling"
+        assert horizon.dream_MS[:, step - 1] == pytest.approx(horizon.ceiling_MS[:, step - 1])
+        assert horizon.model_MS[:, step - 1] == pytest.approx(np.full(3, PSNR_CAP)), "a dream equal to its ceiling"
     assert (horizon.repeat_MS[:, [1, 3]] == PSNR_CAP).all() and (horizon.repeat_MS[:, [0, 2]] < 20).all()
     gain = rollout_curves(horizon)["gain_psnr"][0]
     assert gain == pytest.approx(float((horizon.dream_MS - horizon.repeat_MS)[:, 0].mean()))
@@ -275,7 +275,7 @@ def test_collapse_compares_with_the_real_frames_of_that_step(blinking: tuple[Wor
     real = frames_after(store, moments, 6)
     assert horizon.sharpness_MS2[:, 5, 1] == pytest.approx(sharpness(real))
     assert horizon.sharpness_MS2[:, 5, 0] == pytest.approx(sharpness(reconstruct(model, real)), rel=1e-5)
-    assert horizon.detail[6].ceiling_sharpness_M == pytest.approx(sharpness(reconstruct(model, real)), rel=1e-5)
+    assert horizon.ceiling_sharpness_MS[:, 5] == pytest.approx(sharpness(reconstruct(model, real)), rel=1e-5)
     steps = motion(frames_after(store, moments, 5), real)
     assert horizon.motion_MS2[:, 5, 1] == pytest.approx(steps)
     for factor, passed in ((0.6, False), (1.25, True)):

@@ -180,8 +180,8 @@ def test_no_input_works_in_a_still_picture(blur: bool) -> None:
     picture = texture(180, 300)
     if blur:
         picture = np.array(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(6)))
-    frames = np.broadcast_to(picture, (3, 4, *picture.shape))
-    still = effects(dict.fromkeys(INPUTS, frames), np.arange(3), tuple(MEASURES))
+    frames = np.broadcast_to(picture, (2, 3, *picture.shape))
+    still = effects(dict.fromkeys(INPUTS, frames), np.arange(2), tuple(MEASURES))
     assert verdicts(still) == [False] * 2 * len(MEASURES)
 
 

@@ -12,7 +12,6 @@ from conftest import loud_model, tiny_config
 from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
-from playloom.errors import ConfigError
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.persistency import (
     OBJECTS,
@@ -220,11 +219,3 @@ def test_half_of_an_object_is_still_there() -> None:
     assert (there.value, left.value, kept.value, kept.count) == pytest.approx((0.5, 0.4725, 0.5, 4))
     assert kept.error == pytest.approx(0), "over moments, whose objects share a picture"
     assert there.error == pytest.approx(np.std([1, 0, 0, 1], ddof=1) / 2, rel=0.1)
-
-
-def test_settings_of_persistency_that_make_no_sense_are_one_sentence() -> None:
-    with pytest.raises(ConfigError, match="persistency_kept"):
-        EvaluationSettings(persistency_kept=1.5)
-    with pytest.raises(ConfigError, match="persistency_steps"):
-        EvaluationSettings(persistency_steps=0)
-    assert EvaluationSettings(persistency_segments=0).persistency_segments == 0

@@ -154,8 +154,10 @@ def test_beyond_noise_asks_for_two_standard_errors() -> None:
 
 
 def test_settings_refuse_nonsense_and_quick_is_smaller() -> None:
-    with pytest.raises(ConfigError, match="windows"):
-        EvaluationSettings(windows=0)
+    for wrong in ({"windows": 0}, {"diversity_segments": -1}, {"diversity_steps": 0}, {"persistency_kept": 1.5}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            EvaluationSettings(**wrong)
+    assert EvaluationSettings(persistency_segments=0).persistency_segments == 0
     quick = EvaluationSettings().quick()
     assert quick.horizon_segments < EvaluationSettings().horizon_segments and quick.game_segments == 0
     assert (quick.horizon_steps, quick.collapse_step) == (30, 50)

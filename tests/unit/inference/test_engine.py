@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from conftest import loud_model, tiny_config
 from engine_toys import prompt_of
 from playloom.actions.codec import REST_VALUES, SLOT_SIZES
-from playloom.device import generator
 from playloom.errors import BadInputError
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
@@ -26,6 +25,10 @@ GOLDEN = Path(__file__).parents[2] / "assets" / "golden_dream.json"
 def tokens_of(engine: Engine, **request: object) -> np.ndarray:
     steps = list(engine.dream(**request))  # type: ignore[arg-type]
     return np.stack([np.concatenate([s.action_A.astype(np.int64), s.codes_N]) for s in steps])
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 REST = np.tile(REST_VALUES, (30, 1))

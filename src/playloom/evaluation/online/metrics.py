@@ -34,8 +34,7 @@ class EpisodeMetrics:
     steps: int  # own steps alive
     way: float  # map units walked per second
     cells: int  # floor tiles visited
-    blocked: float
-    """Share of steps with the left stick forward (0.375 or more) and the body nearly still (under 2 units)."""
+    blocked: float  # share of steps with the left stick forward (`_PRESSED`) and the body nearly still (`_STUCK`)
     turning: float  # degrees turned per second, to either side
     changes: float  # share of steps whose input differs from that of the step before
     resting: float  # share of steps with every control at rest

@@ -1,7 +1,4 @@
-"""`playloom act`: every player plays every game; each game is written as soon as it ends.
-
-With several players each has a folder of its own.
-"""
+"""`playloom act`: every player plays every game; each game is written as soon as it ends."""
 
 from __future__ import annotations
 
