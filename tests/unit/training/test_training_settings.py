@@ -61,6 +61,12 @@ def test_wrong_settings_are_one_sentence(values, message):
         from_mapping(WorldConfig, values)
 
 
+@pytest.mark.parametrize("value", [0, math.nan, math.inf])
+def test_the_discriminator_has_a_finite_rate(value):
+    with pytest.raises(ConfigError, match="discriminator_rate"):
+        from_mapping(TokenizerTrainingConfig, {"loop": {"steps": 1}, "discriminator_rate": value})
+
+
 @pytest.mark.parametrize("kind", ["cosine", "wsd"])
 def test_the_schedule_warms_up_and_decays_to_its_end(kind):
     config = LoopConfig(steps=1000, schedule=kind, warmup_steps=10, final_fraction=0.1, decay_fraction=0.25)
