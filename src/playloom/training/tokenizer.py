@@ -57,8 +57,8 @@ class TokenizerTrainingConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is out of range: got {getattr(self, name)}, expected 0 to 1")
         for name in ("validation_pictures", "discriminator_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} is out of range: got {getattr(self, name)}, expected a finite number above 0")
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise ConfigError(f"{name} is out of range: got {value}, expected a finite number above 0")
 
 
 def train_tokenizer(

@@ -56,7 +56,7 @@ class ActJob:
     games: int = 1
     """Games per player."""
     seed: int = 1000
-    """Seed of the first game; later games count up. The bundled model was trained on seeds below 965."""
+    """Seed of the first game; later games count up. The bundled model was trained on 0 to 964 and 1200 to 1364."""
     sampling: Sampling = field(default_factory=Sampling)
     """Sampling of the model's actions. A low temperature rarely releases a control."""
     device: str = "auto"  # see `playloom.device.pick_device`
