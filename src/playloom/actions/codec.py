@@ -74,7 +74,7 @@ def encode_named(state_N16: ArrayLike) -> NDArray[np.uint8]:
 
 
 def encode_vector(numbers_N16: ArrayLike) -> NDArray[np.uint8]:
-    """Encode numbers in [-1, 1] [..., 16]: as `encode_named`, but any control that is no stick is pressed from 0.5."""
+    """Encode vectors [..., 16] of numbers in [-1, 1] as `encode_named`; buttons and triggers are pressed from 0.5."""
     state = np.array(numbers_N16, np.float32)
     _check_width(state)
     state[..., _BINARY] = state[..., _BINARY] >= 0.5
