@@ -17,7 +17,7 @@ from playloom.envs import WorldModelEnv
 from playloom.errors import BadInputError, CheckpointError, ConfigError, PictureError, RecordingError
 from playloom.media.clips import read_dream_clip
 from playloom.models.checkpoint import load_model
-from playloom.models.folder import read_card
+from playloom.models.folder import read_card, update_card
 from playloom.training.artifacts import load_origin, load_tokenizer
 from playloom.training.data_source import detect_dataset_kind
 from training_toys import HEIGHT, WIDTH, frame_store, read_log, scroll, stick_actions
@@ -73,7 +73,13 @@ def test_frames_to_a_model_that_loads(data, tokenizer, tmp_path):
     store = TokenDataset.open(tmp_path / "run" / "tokens")
     codes = model.tokenizer.encode(torch.from_numpy(np.array(frames.frames_FHWC[:20]))).numpy()
     assert (store.tokens_FN[:20] == codes).all()
+    measured = {"row_delay": 4, "sampling": {"temperature": 0.5}, "evaluation": {"run": {}, "rows": []}}
+    update_card(tmp_path / "run" / "model", measured)
+    before, log = load_model(tmp_path / "run" / "model"), read_log(tmp_path / "run")
     assert "finished after 3 steps" in playloom(*words, *SHORT).output
+    after = load_model(tmp_path / "run" / "model")
+    assert after.weights == before.weights and measured.items() <= after.card.items(), "its figures were lost"
+    assert read_log(tmp_path / "run") == log
     with pytest.raises(ConfigError, match="already"):
         playloom(*words, *SHORT, "--resume", "never")
 

@@ -127,7 +127,6 @@ def _measure(
 
 
 def _update_card(model: str | None, result: Report) -> None:
-    from playloom.evaluation.report import markdown
     from playloom.models.folder import model_folder, read_model, update_card
     from playloom.models.onnx.export import update_description
 
@@ -137,7 +136,7 @@ def _update_card(model: str | None, result: Report) -> None:
         raise CheckpointError(f"{folder} has other weights now: got {found}, expected {expected}; evaluate it again")
     changes = {name: run["settings"][name] for name in ("row_delay", "sampling")}
     changes["evaluation"] = {"run": run, "rows": figures["rows"]}
-    update_card(folder, changes, markdown(result.rows))
+    update_card(folder, changes)
     update_description(folder)
 
 

@@ -56,7 +56,9 @@ def plan_command(
     config: Annotated[Path | None, typer.Option(help="JSON with settings, as for `train world`.")] = None,
     hours: Annotated[float, typer.Option(min=0.01, help="Hours of play in the data, at 10 frames a second.")] = 100.0,
     epochs: Annotated[float, typer.Option(min=0.001, help="Passes over the data.")] = 1.0,
-    machine: Annotated[str, typer.Option(help="a100, h100, h200, l40s or rtx4090.")] = "h100",
+    machine: Annotated[
+        Literal["a100", "h100", "h200", "l40s", "rtx4090"], typer.Option(help="Device, by its data sheet.")
+    ] = "h100",
     devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
     batch: Annotated[int | None, typer.Option(min=1, help="Windows per device and step. [default: 16]")] = None,
     strategy: Annotated[
@@ -82,7 +84,7 @@ def plan_command(
 
     from playloom.cli.train import read_config, with_flags
     from playloom.json_io import from_mapping
-    from playloom.training.plan import RESERVED, find_machine, plan_training
+    from playloom.training.plan import MACHINES, RESERVED, plan_training
     from playloom.training.world_model import WorldConfig
 
     model, values = read_config(config, preset)
@@ -96,16 +98,16 @@ def plan_command(
         from_mapping(WorldConfig, values),
         frames=36000 * hours,
         epochs=epochs,
-        machine=find_machine(machine),
+        machine=MACHINES[machine],
         devices=devices,
         utilisation=utilisation,
     )
     if as_json:
         common.print_json({"preset": preset, "machine": machine, "devices": devices, **dataclasses.asdict(plan)})
         return
-    typer.echo(common.text_table([preset, f"{devices} x {machine}"], _plan_rows(plan, find_machine(machine))))
+    typer.echo(common.text_table([preset, f"{devices} x {machine}"], _plan_rows(plan, MACHINES[machine])))
     typer.echo(
-        f"assumed: {utilisation:.0%} of {find_machine(machine).rate / 1e12:,.0f} TFLOP/s, {RESERVED / _GB:g} GB for "
+        f"assumed: {utilisation:.0%} of {MACHINES[machine].rate / 1e12:,.0f} TFLOP/s, {RESERVED / _GB:g} GB for "
         f"context and gaps, {hours:g} hours of play, {epochs:g} epochs; not measured on this machine"
     )
     if not plan.fits:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from playloom.json_io import plain, write_json
 from playloom.media.contact_sheet import Tile, contact_sheet, held_inputs
+from playloom.models.card import figure_cells, figures_table
 
 FORMAT = 1  # version of the JSON form
 TOLERANCE = 0.3  # largest relative deviation from the recorded figure that reaches the bar
@@ -82,9 +83,7 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         """Return the six cells of a table row."""
-        baselines = ", ".join(f"{name} {format_value(value, self.unit)}" for name, value in self.baselines.items())
-        result = "" if self.passed is None else "reached" if self.passed else "missed"
-        return self.part, self.name, format_value(self.value, self.unit, self.error), baselines, self.bar, result
+        return figure_cells(vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,15 +132,6 @@ def standard_error(
     return float(known.std() * math.sqrt(count / (count - 1))) if len(known) else math.nan
 
 
-def format_value(value: float, unit: str, error: float = math.nan) -> str:
-    """Format a value, with its standard error if it has one, and its unit."""
-    if not math.isfinite(value):
-        return "n/a"
-    digits = {"codes": 0, "": 3, "nats": 3, "%": 1}.get(unit, 2)
-    numbers = [100 * number if unit == "%" else number for number in (value, error) if math.isfinite(number)]
-    return f"{' ± '.join(f'{number:.{digits}f}' for number in numbers)} {unit}".rstrip()
-
-
 def table(rows: Sequence[Row]) -> str:
     """Format rows as aligned plain text; a part is named on its first line only."""
     lines = [_HEAD, *(row.cells() for row in rows)]
@@ -156,9 +146,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Format rows as a Markdown table."""
-    lines = [[*_HEAD[:-1], "result"], ["---"] * 6]
-    lines += [[cell.replace("|", "\\|") for cell in row.cells()] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return figures_table(map(vars, rows))
 
 
 def summary(report: Report) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from playloom.models.config import ModelConfig
 from playloom.models.tokenizer.config import TokenizerConfig
 
 CARD = "card.md"
+COPIES = ("edited", "mirrored")
+"""Kinds of copies of recorded episodes, in metadata of episodes; counted in a card's data as `edited_episodes`, ..."""
 
 
 def write_card(folder: Path, text: str) -> None:
@@ -20,8 +23,8 @@ def write_card(folder: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def model_card(config: ModelConfig, card: Mapping[str, Any], metrics: str = "") -> str:
-    """Return a model's card as Markdown, from the `card` in `model.json` and the evaluation's table `metrics`."""
+def model_card(config: ModelConfig, card: Mapping[str, Any]) -> str:
+    """Return a model's card as Markdown, from the `card` in `model.json`."""
     sizes, grid = config.transformer, config.tokenizer
     intro = (
         f"A world model made with playloom. It generates frames of {grid.frame_width} x {grid.frame_height} pixels and "
@@ -34,8 +37,10 @@ def model_card(config: ModelConfig, card: Mapping[str, Any], metrics: str = "") 
     ]
     commands = _commands("playloom dream --model FOLDER", "playloom serve --model FOLDER")
     use = {"How to dream with it": f"{commands}\n\nDefault sampling: {_sampling(card, config)}."}
-    unknown = "Not measured. `playloom evaluate --model FOLDER` measures the model."
-    return _markdown(f"Model {config.name}", intro, lines, card, use, metrics or unknown)
+    figures = "Not measured. `playloom evaluate --model FOLDER` measures the model."
+    if rows := card.get("evaluation", {}).get("rows"):
+        figures = figures_table(rows)
+    return _markdown(f"Model {config.name}", intro, lines, card, use, figures)
 
 
 def tokenizer_card(config: TokenizerConfig, card: Mapping[str, Any]) -> str:
@@ -47,6 +52,31 @@ def tokenizer_card(config: TokenizerConfig, card: Mapping[str, Any]) -> str:
     use = {"How to use it": _commands("playloom train world --tokenizer FOLDER --data DATA --out runs/world")}
     unknown = "Not measured. `playloom evaluate` measures a tokenizer with its world model."
     return _markdown("Tokenizer", intro, [_grid(config)], card, use, unknown)
+
+
+def figures_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return the rows of an evaluation, as in its JSON form, as a Markdown table."""
+    lines = [["part", "figure", "value ± SE", "baseline", "bar", "result"], ["---"] * 6]
+    lines += [[cell.replace("|", "\\|") for cell in figure_cells(row)] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def figure_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the six cells of a row of an evaluation, as in its JSON form."""
+    unit, passed = row["unit"], row["passed"]
+    baselines = ", ".join(f"{name} {format_value(value, unit)}" for name, value in row["baselines"].items())
+    result = "" if passed is None else "reached" if passed else "missed"
+    return row["part"], row["name"], format_value(row["value"], unit, row["error"]), baselines, row["bar"], result
+
+
+def format_value(value: float | None, unit: str, error: float | None = None) -> str:
+    """Format a value, with its standard error if it has one, and its unit; `n/a` for NaN and None."""
+    value, error = (math.nan if number is None else number for number in (value, error))
+    if not math.isfinite(value):
+        return "n/a"
+    digits = {"codes": 0, "": 3, "nats": 3, "%": 1}.get(unit, 2)
+    numbers = [100 * number if unit == "%" else number for number in (value, error) if math.isfinite(number)]
+    return f"{' ± '.join(f'{number:.{digits}f}' for number in numbers)} {unit}".rstrip()
 
 
 def _commands(*lines: str) -> str:
@@ -70,9 +100,10 @@ def _bullets(lines: Iterable[str]) -> str:
 def _data(card: Mapping[str, Any]) -> Iterator[str]:
     data = card.get("data", {})
     if "frames" in data:
-        yield f"{data['frames']:,} frames in {data['episodes']} episodes"
+        copies = [f"{n:,} of them {kind} copies" for kind in COPIES if (n := data.get(f"{kind}_episodes"))]
+        yield ", ".join([f"{data['frames']:,} frames in {data['episodes']:,} episodes", *copies])
     if players := data.get("players"):
-        yield f"episodes by player: {', '.join(f'{name} {count}' for name, count in players.items())}"
+        yield f"training episodes by player: {', '.join(f'{name} {count}' for name, count in players.items())}"
     if seeds := data.get("train_seeds"):
         yield f"training seeds: {_ranges(seeds)}"
     if controls := describe_controls(card):

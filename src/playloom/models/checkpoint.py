@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,17 @@ from playloom.errors import CheckpointError, ConfigError, MissingExtraError, Res
 from playloom.json_io import write_json
 from playloom.models.card import model_card, write_card
 from playloom.models.config import ModelConfig
-from playloom.models.folder import FORMAT, WEIGHTS, ModelDescription, check_fingerprint, fingerprint, read_model
+from playloom.models.folder import (
+    FORMAT,
+    MEASURED,
+    OUTDATED,
+    WEIGHTS,
+    ModelDescription,
+    check_fingerprint,
+    fingerprint,
+    read_model,
+    replace_files,
+)
 
 try:
     import torch
@@ -121,44 +132,48 @@ def load_weights(path: Path, module: nn.Module, expected_fingerprint: str) -> No
         found = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is missing or damaged ({error}); fetch or export it again") from error
-    state = module.state_dict()
-    for name in sorted(state.keys() ^ found.keys()):
-        side = "is missing" if name in state else "is not part of this model"
-        raise CheckpointError(f"{path}: tensor {name} {side}; the weights belong to another config")
-    for name, tensor in state.items():
-        if found[name].shape != tensor.shape:
-            got, expected = list(found[name].shape), list(tensor.shape)
-            raise CheckpointError(f"{path}: tensor {name}: got {got}, expected {expected}; weights of another config")
-        if not torch.isfinite(found[name]).all():
-            raise CheckpointError(f"{path}: tensor {name} holds NaN or infinity; the training run went wrong")
     check_fingerprint(path, expected_fingerprint)
-    module.load_state_dict(found)
+    for name, tensor in found.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: tensor {name} holds NaN or infinity; the training run went wrong")
+    try:
+        module.load_state_dict(found)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise CheckpointError(f"{path} does not fit the config beside it ({first}); export it again") from error
     module.eval().requires_grad_(False)
 
 
-def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None = torch.float16) -> None:
+def save_model(
+    folder: Path | str,
+    model: WorldModel,
+    dtype: torch.dtype | None = torch.float16,
+    *,
+    new_heads: bool = False,
+    keep_measured: bool = False,
+) -> None:
     """Write a model's folder with its `card.md`, and the prompts of the folder it was read from.
 
-    `model.json` comes last, so a folder with it is complete.
+    The files replace those of a model that is there, see `replace_files`. With `new_heads` all other weights are copied
+    from the folder that the model was read from. With `keep_measured` entries `MEASURED` of the card there stay if the
+    weights do.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for graph in (*folder.glob("*.onnx"), *folder.glob("onnx.json")):  # of the weights that were here before
-        graph.unlink()
-    networks = dict(zip(WEIGHTS, model.networks, strict=False))
-    for name, module in networks.items():
-        save_weights(folder / name, module, dtype)
-    prompts = None if model.folder is None else model.folder / _PROMPTS
-    if prompts is not None and prompts.is_dir() and prompts.resolve() != (folder / _PROMPTS).resolve():
-        shutil.copytree(prompts, folder / _PROMPTS, dirs_exist_ok=True)
-    content = {
-        "format": FORMAT,
-        "config": model.config.to_dict(),
-        "weights": {name: fingerprint(folder / name) for name in networks},
-        "card": model.card,
-    }
-    write_card(folder, model_card(model.config, model.card))
-    write_json(folder / "model.json", content)
+    folder, source, card = Path(folder), model.folder, dict(model.card)
+    with replace_files(folder, "model.json", *OUTDATED) as temporary:
+        for name, module in zip(WEIGHTS, model.networks, strict=False):
+            if source is not None and new_heads and module is not model.heads:
+                shutil.copyfile(source / name, temporary / name)
+            else:
+                save_weights(temporary / name, module, dtype)
+        weights = {path.name: fingerprint(path) for name in WEIGHTS if (path := temporary / name).exists()}
+        with suppress(CheckpointError):  # no model is there
+            if keep_measured and (before := read_model(folder)).weights == weights:
+                card |= {name: value for name, value in before.card.items() if name in MEASURED}
+        if source is not None and (prompts := source / _PROMPTS).is_dir() and source.resolve() != folder.resolve():
+            shutil.copytree(prompts, temporary / _PROMPTS)
+        write_card(temporary, model_card(model.config, card))
+        content = {"format": FORMAT, "config": model.config.to_dict(), "weights": weights, "card": card}
+        write_json(temporary / "model.json", content)
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldModel:

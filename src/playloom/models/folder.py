@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import playloom
+from playloom.atomic_io import atomic_folder
 from playloom.errors import CheckpointError, ConfigError, did_you_mean
 from playloom.json_io import read_json, write_json
 from playloom.models.card import CARD, model_card, write_card
@@ -23,6 +25,10 @@ WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors", "heads.safetensor
 """Files of the networks; the last only with heads."""
 FILES = ("model.json", "*.safetensors", "*.onnx", "onnx.json", "*.md", "prompts/*")
 """Files of a model's folder, as patterns."""
+OUTDATED = (WEIGHTS[-1], "*.onnx", "onnx.json")
+"""Files that belong to the weights they were written with, and that not every model has, as patterns."""
+MEASURED = ("row_delay", "sampling", "evaluation")
+"""Entries of a model's card that an evaluation writes."""
 _BUNDLE = Path(__file__).parents[1] / "assets" / "models"
 _SAMPLING = ("temperature", "top_k", "top_p", "action_temperature")
 
@@ -86,14 +92,37 @@ def read_model(folder: Path | str) -> ModelDescription:
     )
 
 
+@contextmanager
+def replace_files(folder: Path, last: str, *outdated: str) -> Iterator[Path]:
+    """Fill a temporary folder whose files then replace those of the same names in `folder`; other files stay.
+
+    The file `last` is replaced last. Files of the patterns `outdated` that have no successor are removed. When the body
+    raises, `folder` stays as it was.
+    """
+    staged = folder / ".staged"
+    for leftover in folder.glob("*.staged*"):  # of a killed writer
+        shutil.rmtree(leftover, ignore_errors=True)
+    with atomic_folder(staged) as temporary:
+        yield temporary
+    files = sorted((path for path in staged.rglob("*") if path.is_file()), key=lambda path: path.name == last)
+    places = [folder / path.relative_to(staged) for path in files]
+    for old in {path for pattern in outdated for path in folder.glob(pattern)} - {*places}:
+        old.unlink()
+    for path, place in zip(files, places, strict=True):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
+    shutil.rmtree(staged)
+
+
 def copy_model(source: Path, folder: Path) -> None:
-    """Copy a model's files into another folder."""
-    for pattern in FILES:
-        for path in source.glob(pattern):
-            place = folder / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if place.resolve() != path.resolve():
-                shutil.copyfile(path, place)
+    """Copy a model's files into another folder, see `replace_files`."""
+    if source.resolve() == folder.resolve():
+        return
+    with replace_files(folder, "model.json", *OUTDATED) as temporary:
+        for path in (path for pattern in FILES for path in source.glob(pattern) if path.is_file()):
+            place = temporary / path.relative_to(source)
+            place.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, place)
 
 
 def fingerprint(path: Path) -> str:
@@ -115,11 +144,11 @@ def check_fingerprint(path: Path, expected: str) -> None:
         raise CheckpointError(f"{path} is not the file that the JSON file beside it names; export it again")
 
 
-def update_card(folder: Path, changes: Mapping[str, Any], metrics: str) -> None:
-    """Replace entries of a model's card, in `model.json` and `card.md`; `metrics` is the evaluation's table."""
+def update_card(folder: Path, changes: Mapping[str, Any]) -> None:
+    """Replace entries of a model's card, in `model.json` and `card.md`."""
     content = _read_model_json(folder)
     content["card"] = {**content.get("card", {}), **changes}
-    write_card(folder, model_card(ModelConfig.from_dict(content["config"]), content["card"], metrics))
+    write_card(folder, model_card(ModelConfig.from_dict(content["config"]), content["card"]))
     write_json(folder / "model.json", content)
 
 

@@ -62,8 +62,8 @@ class AlignmentReport:
                 "and prepare the data again"
             )
         if self.best_shift:
-            return f"alignment undecided: it seems that {way}, but the evidence is weak ({found})"
-        return f"alignment undecided: {self.pairs} frame pairs are too few, or their motion is too unclear ({found})"
+            return f"it seems that {way}, but the evidence is weak ({found})"
+        return f"{self.pairs} frame pairs are too few, or their motion is too unclear ({found})"
 
 
 def check_alignment(episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> AlignmentReport:

@@ -24,10 +24,9 @@ from playloom.data.recording import Encode
 from playloom.device import pick_device, set_threads
 from playloom.errors import CheckpointError
 from playloom.json_io import read_json, write_json
-from playloom.models.card import tokenizer_card, write_card
-from playloom.models.checkpoint import WorldModel, load_model, load_weights, save_model, save_weights
-from playloom.models.folder import fingerprint, model_folder
-from playloom.models.onnx.export import export_if_installed
+from playloom.models.card import COPIES, tokenizer_card, write_card
+from playloom.models.checkpoint import WorldModel, load_model, load_weights, save_weights
+from playloom.models.folder import fingerprint, model_folder, replace_files
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.task import TrainingResult
@@ -53,11 +52,12 @@ def save_tokenizer(
     folder: Path, tokenizer: FrameTokenizer, ancestors: Sequence[str] = (), card: Mapping[str, Any] | None = None
 ) -> None:
     """Write a tokenizer, rounded to float16, with the facts of its training and its ancestors' fingerprints."""
-    save_weights(folder / _WEIGHTS, tokenizer, torch.float16)
-    write_card(folder, tokenizer_card(tokenizer.config, card or {}))
-    content = {"format": 1, "config": tokenizer.config.to_dict(), "weights": fingerprint(folder / _WEIGHTS)}
-    optional = {"card": card, "ancestors": list(ancestors)}
-    write_json(folder / _CONFIG, content | {name: value for name, value in optional.items() if value})
+    with replace_files(folder, _CONFIG) as temporary:
+        save_weights(temporary / _WEIGHTS, tokenizer, torch.float16)
+        write_card(temporary, tokenizer_card(tokenizer.config, card or {}))
+        content = {"format": 1, "config": tokenizer.config.to_dict(), "weights": fingerprint(temporary / _WEIGHTS)}
+        optional = {"card": card, "ancestors": list(ancestors)}
+        write_json(temporary / _CONFIG, content | {name: value for name, value in optional.items() if value})
 
 
 def load_tokenizer(folder: Path) -> PretrainedModel:
@@ -113,20 +113,11 @@ def clip_encoder(name: str, threads: int | None = None) -> tuple[TokenizerConfig
     return sizes, ClipEncoder(load=load, slots=sizes.image_slots, fingerprint=origin.name)
 
 
-def save_model_like(folder: Path, model: WorldModel) -> None:
-    """Write a model in the dtype that it was read in, so that the transformer's file is the same byte for byte."""
-    for dtype in (torch.float16, None):
-        save_model(folder, model, dtype)
-        if fingerprint(folder / _TRANSFORMER) == model.weights[_TRANSFORMER]:
-            export_if_installed(folder)
-            return
-    raise CheckpointError(f"{folder / _TRANSFORMER} differs from the source's, which is stored in an unusual dtype")
-
-
 def training_facts(store: FrameDataset | TokenDataset, result: TrainingResult, config: Any) -> dict[str, Any]:
     """Return the facts of a training on `store` with the settings `config`, a dataclass, for a card."""
     seeds = sorted({seed for span in store.of_split("train") if isinstance(seed := span.meta.get("seed"), int)})
     data = {"frames": len(store), "episodes": len(store.spans), "train_seeds": seeds, "players": players_of(store)}
+    data |= {f"{kind}_episodes": count for kind, count in copies_of(store).items()}
     threads, device = torch.get_num_threads(), pick_device(config.loop.device)
     cpu = f"CPU, {threads} thread{'' if threads == 1 else 's'}"
     return {
@@ -155,6 +146,11 @@ def control_words(store: FrameDataset | TokenDataset, words: Mapping[str, str]) 
         moved_A |= (store.actions_FA[span.rows] != REST_VALUES).any(axis=0)
     unused = [name for name, moved in zip(SLOT_NAMES, moved_A, strict=True) if not moved]
     return {**words, **dict.fromkeys(unused)}
+
+
+def copies_of(store: FrameDataset | TokenDataset) -> dict[str, int]:
+    """Count the episodes that are copies of recorded ones, by kind; kinds without any are left out."""
+    return {kind: count for kind in COPIES if (count := sum(bool(span.meta.get(kind)) for span in store.spans))}
 
 
 def players_of(store: FrameDataset | TokenDataset) -> dict[str, int]:

@@ -71,7 +71,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: str = 
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             result += differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            result.append(f"{prefix}{key}: was {before}, now {after}")
+            result.append(f"{prefix}{key}: was {before!s:.60}, now {after!s:.60}")
     return result
 
 

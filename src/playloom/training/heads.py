@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from playloom.data.dataset import EpisodeSlice, TokenDataset
@@ -23,11 +24,13 @@ from playloom.device import pick_device
 from playloom.errors import CheckpointError, ConfigError, RecordingError
 from playloom.inference.features import recorded_features
 from playloom.json_io import plain, read_json, write_json
-from playloom.models.checkpoint import WorldModel
+from playloom.models.checkpoint import WorldModel, save_model
 from playloom.models.decode_order import card_row_delay
+from playloom.models.folder import WEIGHTS
 from playloom.models.heads import HeadsConfig, StateConfig
 from playloom.models.heads_network import PredictionHeads
-from playloom.training.artifacts import load_origin, save_model_like, training_facts
+from playloom.models.onnx.export import export_if_installed
+from playloom.training.artifacts import load_origin, training_facts
 from playloom.training.data_source import PrepareOptions, tokens_from
 from playloom.training.distributed import dist_info
 from playloom.training.loop import Loop, Report
@@ -93,10 +96,21 @@ def run_heads(job: HeadsJob, *, report: Report | None = None, say: Say = print) 
         if got >= constant:
             say(f"{name}: no better than a constant in validation ({got:.4g} against {constant:.4g}); leave it out")
     card = {**model.card, "heads": training_facts(store, result, job.config)}
+    if figures := card.get("evaluation"):  # those of other heads are left out
+        card["evaluation"] = {**figures, "rows": [row for row in figures["rows"] if row["part"] != "heads"]}
     config = dataclasses.replace(model.config, heads=task.heads.config)
     headed = dataclasses.replace(model, config=config, card=card, heads=task.heads)
-    loop.export(lambda: save_model_like(job.out / "model", headed))
+    loop.export(lambda: _export(job.out / "model", headed))
     return dataclasses.replace(result, path=job.out / "model")
+
+
+def _export(folder: Path, model: WorldModel) -> None:
+    """Write the model with the files of the other networks as they are; the heads have the transformer's dtype."""
+    assert model.folder is not None
+    with safe_open(model.folder / WEIGHTS[1], "pt") as stored:
+        dtype = stored.get_tensor("norm.bias").dtype
+    save_model(folder, model, dtype, new_heads=True, keep_measured=True)
+    export_if_installed(folder)
 
 
 def _features(model: WorldModel, store: TokenDataset, job: HeadsJob) -> NDArray[np.float16]:

@@ -66,7 +66,8 @@ class Loop:
 
     def run(self) -> TrainingResult:
         """Train until the end, the session's time limit, or SIGINT / SIGTERM, and leave a checkpoint."""
-        self._logger = RunLogger(self.folder, self.step) if self.fabric.is_global_zero else None
+        if self.fabric.is_global_zero and self.done < 1:  # the log of a finished run is complete
+            self._logger = RunLogger(self.folder, self.step)
         self._started, self._first = time.monotonic(), self.done
         torch.set_flush_denormal(self.device.type == "cpu")  # denormals in the averages are slow on a CPU
         try:

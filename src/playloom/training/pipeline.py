@@ -18,7 +18,7 @@ from playloom.training.distributed import dist_info
 from playloom.training.loop import Report
 from playloom.training.run import ModelJob, WorldJob, check_actions, prepare_world, run_world
 from playloom.training.task import LoopConfig, Say, TrainingResult
-from playloom.training.tokenizer import TokenizerTrainingConfig, check_frame_size, train_tokenizer
+from playloom.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
 from playloom.training.world_model import WorldConfig
 
 TOKENIZER_SHARE = 0.25
@@ -88,8 +88,8 @@ def train_model(
     if dist_info()[1] > 1:
         raise ConfigError("a training of all stages has one process; under torchrun, train tokenizer and world apart")
     frames = frames_from(job.data, job.out / "frames", job.prepare)
-    check_frame_size(job.model.tokenizer, frames)
-    state = read_json(job.out / _STATE, CheckpointError, "choose another --out") if (job.out / _STATE).exists() else {}
+    job.model.tokenizer.check_size(frames.frames_FHWC[:1])
+    state = read_json(job.out / _STATE, CheckpointError, "remove it to continue") if (job.out / _STATE).exists() else {}
     tokenizer = job.out / "tokenizer"
     if "tokenizer" not in state:
         if job.alignment != "off" and not (tokenizer / "checkpoints").exists():

@@ -16,7 +16,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 
-from playloom.errors import BadInputError, did_you_mean
 from playloom.models.checkpoint import build_transformer
 from playloom.models.config import ModelConfig
 from playloom.models.decode_order import schedule
@@ -140,13 +139,6 @@ def plan_training(
         code_bytes=frames * (2 * layout.image_slots + layout.action_slots),
         checkpoint_bytes=4.0 * (values - cost.parameters) * (loop.keep + 1),
     )
-
-
-def find_machine(name: str) -> Machine:
-    """Return a machine of `MACHINES`; BadInputError with the nearest name for an unknown one."""
-    if name not in MACHINES:
-        raise BadInputError(f"unknown machine {name!r}; {did_you_mean(name, MACHINES)}")
-    return MACHINES[name]
 
 
 def _peak_bytes(loss: WorldLoss, config: WorldConfig, batch: int) -> float:

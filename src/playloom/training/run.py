@@ -27,6 +27,7 @@ from playloom.training.alignment import check_alignment
 from playloom.training.artifacts import (
     PretrainedModel,
     control_words,
+    copies_of,
     default_name,
     load_tokenizer,
     players_of,
@@ -101,7 +102,7 @@ def _export(job: WorldJob, model: WorldModel, say: Say) -> None:
             save_chosen(frames, chosen, prompts, name=model.config.name)
         except RecordingError as error:
             say(f"no prompts were chosen: {error}")
-    save_model(job.out / "model", model)
+    save_model(job.out / "model", model, keep_measured=True)
     export_if_installed(job.out / "model")
 
 
@@ -113,11 +114,10 @@ def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenDataset, FrameT
     prepare = dataclasses.replace(job.prepare, mirror=job.config.mirror)
     store = tokens_from(job.data, job.out / "tokens", prepare, tokenizer, name)
     if dist_info()[0] == 0:
+        copies = "".join(f", {count} of them {kind} copies" for kind, count in copies_of(store).items())
         players = ", ".join(f"{name} {count}" for name, count in players_of(store).items())
         by = f", played by {players}" if players else ""
-        edited = _count_edited(store)
-        by += f", {edited} of them edited" if edited else ""
-        say(f"{len(store)} frames in {len(store.spans)} episodes{by}, tokenizer {store.tokenizer}")
+        say(f"{len(store)} frames in {len(store.spans)} episodes{copies}{by}, tokenizer {store.tokenizer}")
         if job.alignment != "off" and not (job.out / "checkpoints").exists():
             kind = detect_dataset_kind(job.data)
             frames = FrameDataset.open(job.data) if kind == "frames" else None
@@ -152,17 +152,11 @@ def _card(job: WorldJob, store: TokenDataset, result: TrainingResult) -> dict[st
         card["row_delay"] = None if row_delay == raster else row_delay
     card["controls"] = control_words(store, job.controls)
     card |= {**training_facts(store, result, job.config), "tokenizer": store.tokenizer}
-    if edited := _count_edited(store):
-        card["data"]["edited_episodes"] = edited
     if job.start is not None:
         # The model learned from the start's data too; but evaluation metrics hold for one set of weights.
         before = {name: value for name, value in before.items() if name != "evaluation"}
         card["start"] = {**before, "transformer": job.start.transformer}
     return card
-
-
-def _count_edited(store: TokenDataset) -> int:
-    return sum(bool(span.meta.get("edited")) for span in store.spans)
 
 
 def check_actions(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from playloom.data.dataset import FrameDataset
 from playloom.data.sampler import WindowSampler
-from playloom.errors import ConfigError, RecordingError
+from playloom.errors import ConfigError
 from playloom.json_io import plain
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.losses import TokenizerLoss, TokenizerLossConfig, hinge_loss
@@ -110,7 +110,7 @@ class TokenizerTask:
         *,
         start: PretrainedModel | None = None,
     ) -> None:
-        check_frame_size(sizes, frames)
+        sizes.check_size(frames.frames_FHWC[:1])
         loop, self._config, self._frames = config.loop, config, frames
         self.tokenizer = tokenizer = FrameTokenizer(sizes, seed=loop.seed)
         if start is not None:
@@ -205,13 +205,3 @@ class TokenizerTask:
             flipped = torch.from_numpy(random.random(count) < 0.5).to(frames_BHWC.device)
             frames_BHWC = torch.where(flipped[:, None, None, None], frames_BHWC.flip(2), frames_BHWC)
         return frames_BHWC
-
-
-def check_frame_size(tokenizer: TokenizerConfig, store: FrameDataset) -> None:
-    """Raise RecordingError unless the dataset has pictures of the tokenizer's size."""
-    height, width = store.frames_FHWC.shape[1:3]
-    if (height, width) != (tokenizer.frame_height, tokenizer.frame_width):
-        raise RecordingError(
-            f"{store.folder} has pictures of another size: got {width} x {height}, expected "
-            f"{tokenizer.frame_width} x {tokenizer.frame_height}; choose another preset, or prepare the data again"
-        )

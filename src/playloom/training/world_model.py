@@ -177,6 +177,8 @@ class WorldConfig:
             raise ConfigError(
                 f"row_delays {self.row_delays} and row_delay_weights {self.row_delay_weights} must pair up"
             )
+        if min(self.row_delays) < 0:
+            raise ConfigError(f"row_delays are out of range: got {self.row_delays}, expected 0 (raster) or more")
         if not (all(weight >= 0 for weight in self.row_delay_weights) and sum(self.row_delay_weights) > 0):
             raise ConfigError(
                 f"row_delay_weights are wrong: got {self.row_delay_weights}, expected shares, at least one above 0"

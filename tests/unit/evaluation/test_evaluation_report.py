@@ -24,7 +24,6 @@ from playloom.evaluation.heads import auroc
 from playloom.evaluation.report import (
     Report,
     Row,
-    format_value,
     is_significant,
     markdown,
     rollout_plot,
@@ -35,6 +34,7 @@ from playloom.evaluation.report import (
 )
 from playloom.evaluation.suite import evaluate, open_test_set
 from playloom.media.images import read_picture
+from playloom.models.card import format_value
 from playloom.models.checkpoint import load_model, save_model
 from playloom.models.folder import read_model
 from playloom.models.onnx.export import export_onnx

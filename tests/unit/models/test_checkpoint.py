@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import os
+import resource
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +14,10 @@ from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
 from playloom.cli.app import app
-from playloom.errors import CheckpointError
+from playloom.errors import CheckpointError, StorageError
 from playloom.models.card import model_card
 from playloom.models.checkpoint import load_model, save_model
-from playloom.models.folder import copy_model, model_folder, read_card
+from playloom.models.folder import copy_model, fingerprint, model_folder, read_card, update_card
 from playloom.training.artifacts import save_tokenizer
 from playloom.training.checkpoint import Snapshot, save_snapshot
 
@@ -81,7 +84,7 @@ def test_weights_of_another_config_name_the_tensor(saved):
     content = json.loads((saved / "model.json").read_text())
     content["config"] = other.to_dict()
     (saved / "model.json").write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match="another config"):
+    with pytest.raises(CheckpointError, match=r"does not fit the config beside it \(size mismatch for token\.weight"):
         load_model(saved)
 
 
@@ -90,6 +93,9 @@ def test_nan_weights_are_refused(saved):
     state = load_file(path)
     state["norm.bias"][0] = torch.nan
     save_file(state, path)
+    content = json.loads((saved / "model.json").read_text())
+    content["weights"][path.name] = fingerprint(path)
+    (saved / "model.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"norm\.bias"):
         load_model(saved)
 
@@ -155,6 +161,60 @@ def test_a_model_copied_onto_itself_stays(saved):
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def no_room_beyond(size):
+    """No file may grow larger than this, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_model_that_was_there(saved, tmp_path):
+    """Its files were replaced one by one, so the new tokenizer stood beside the old transformer, without graphs."""
+    (saved / "transformer.onnx").write_text("graph")
+    (saved / "notes.txt").write_text("mine")
+    other = loud_model(tiny_config(), seed=1)
+    save_model(tmp_path / "other", other, dtype=None)
+    before, largest = contents(saved), max(path.stat().st_size for path in saved.iterdir())
+    with no_room_beyond(largest - 1):
+        with pytest.raises(StorageError, match="no room"):
+            save_model(saved, other, dtype=None)
+        with pytest.raises(StorageError, match="no room"):
+            copy_model(tmp_path / "other", saved)
+    assert contents(saved) == before
+    copy_model(tmp_path / "other", saved)
+    copied = {**contents(tmp_path / "other"), Path("notes.txt"): b"mine"}
+    assert contents(saved) == copied, "graphs of other weights go, the user's files stay"
+
+
+def test_a_card_keeps_what_was_measured_while_the_weights_are_the_same(saved, tiny_model):
+    update_card(saved, {"evaluation": {"rows": []}, "row_delay": 3})
+    save_model(saved, dataclasses.replace(tiny_model, card={"row_delay": 2}), dtype=None, keep_measured=True)
+    assert load_model(saved).card == {"evaluation": {"rows": []}, "row_delay": 3}
+    save_model(saved, dataclasses.replace(tiny_model, card={"row_delay": 2}), keep_measured=True)
+    assert load_model(saved).card == {"row_delay": 2}, "rounded weights are others"
+    (saved / "model.json").write_text("{")
+    save_model(saved, tiny_model, keep_measured=True)
+    assert load_model(saved).card == {}, "a damaged folder is repaired"
+
+
+def test_figures_follow_the_model(saved, tmp_path, tiny_model):
+    """The card of a copy, and of a model with new heads, said that nothing was measured."""
+    row = {"part": "horizon", "name": "PSNR | step 1", "value": 20.0, "unit": "dB", "baselines": {"repeat": None}}
+    row |= {"bar": "", "passed": True, "count": 4, "error": 0.5}
+    update_card(saved, {"evaluation": {"rows": [row]}})
+    save_model(tmp_path / "copy", load_model(saved))
+    for folder in (saved, tmp_path / "copy"):
+        assert "| horizon | PSNR \\| step 1 | 20.00 ± 0.50 dB | repeat n/a |  | reached |" in read_card(str(folder))
+
+
 def test_a_layer_and_a_half_is_a_sentence(saved):
     content = json.loads((saved / "model.json").read_text())
     content["config"]["transformer"]["layers"] = 1.5
@@ -193,5 +253,8 @@ def test_a_card_has_the_facts_of_each_training(tiny_model):
     text = model_card(tiny_model.config, card)
     assert "* 1,200 updates in 1.5 minutes on CPU; last validation: psnr 20\n" in text
     assert "initialised from another model" in text
-    assert "5,000 frames in 9 episodes" in text and "training seeds: 0-2, 7" in text and "rusher 9" in text
+    data |= {"edited_episodes": 2, "mirrored_episodes": 3}
+    copies = "9 episodes, 2 of them edited copies, 3 of them mirrored copies\n"
+    assert copies in model_card(tiny_model.config, {"data": data})
+    assert "5,000 frames in 9 episodes\n" in text and "training seeds: 0-2, 7" in text and "rusher 9" in text
     assert "row delay 2" in text and '"a": 1' in text

@@ -3,12 +3,13 @@
 import dataclasses
 
 import pytest
+from typer.testing import CliRunner
 
-from playloom.errors import BadInputError
+from playloom.cli.app import app
 from playloom.models.checkpoint import build_transformer
 from playloom.models.presets import preset
 from playloom.training.loop import Loop
-from playloom.training.plan import Machine, find_machine, plan_training, step_cost
+from playloom.training.plan import MACHINES, Machine, plan_training, step_cost
 from playloom.training.world_model import WorldTask
 from training_toys import TINY, token_store, world_config
 
@@ -62,5 +63,5 @@ def test_checkpointing_and_shards_save_memory_and_devices_save_time():
 
 
 def test_an_unknown_machine_is_said():
-    with pytest.raises(BadInputError, match="h100"):
-        find_machine("h10")
+    refused = CliRunner().invoke(app, ["plan", "--machine", "h10"])
+    assert refused.exit_code == 2 and all(name in refused.stderr for name in MACHINES)

@@ -15,7 +15,7 @@ from playloom.errors import ConfigError, RecordingError
 from playloom.inference.backend import CPU_BACKEND
 from playloom.inference.generate import open_engine
 from playloom.models.checkpoint import load_model, save_model
-from playloom.models.folder import fingerprint
+from playloom.models.folder import fingerprint, read_card, update_card
 from playloom.models.heads import HeadsConfig
 from playloom.models.heads_network import PredictionHeads
 from playloom.training.artifacts import load_origin
@@ -72,6 +72,21 @@ def test_labels_are_learned_and_the_rest_of_the_model_stays(tmp_path, model):
     assert heads.reward == "sign" and heads.termination and [one.name for one in heads.states] == ["health"]
     assert load_model(result.path).card["heads"]["updates"] == 150
     assert open_engine(str(result.path), device="cpu").backend.name == CPU_BACKEND  # its graphs were written
+
+
+def test_heads_leave_the_figures_of_the_rest(tmp_path, model):
+    """The card said that nothing was measured, and its JSON kept figures of the heads of before."""
+    labelled_store(tmp_path / "data", fingerprint(model / "tokenizer.safetensors"))
+    row = {"name": "x", "value": 1.0, "unit": "", "baselines": {}, "bar": "", "passed": None, "count": 1, "error": None}
+    rows = [{"part": part, **row} for part in ("horizon", "heads")]
+    update_card(model, {"evaluation": {"run": {}, "rows": rows}})
+    job = job_of(tmp_path, model, steps=2)
+    path = run_heads(job, say=lambda _: None).path
+    assert load_model(path).card["evaluation"] == {"run": {}, "rows": rows[:1]}
+    assert "| horizon | x | 1.000 |" in read_card(str(path)) and "| heads |" not in read_card(str(path))
+    update_card(path, {"evaluation": {"run": {}, "rows": rows}})
+    run_heads(job, say=lambda _: None)
+    assert load_model(path).card["evaluation"]["rows"] == rows, "a finished run leaves what was measured after it"
 
 
 def test_a_run_resumes_and_reads_its_features_again(tmp_path, model):

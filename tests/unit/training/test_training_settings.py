@@ -49,6 +49,8 @@ def test_configs_come_back_from_plain_values():
         ({"loop": {"steps": 1, "ema_decay": 1.5}}, "ema_decay"),
         ({"loop": {"steps": 1, "beta2": 1}}, "beta2 is out of range: got 1.0, expected 0 to below 1"),
         ({"loop": {"steps": 1}, "row_delays": [1]}, "must pair up"),
+        # It was found after the data had been tokenised.
+        ({"loop": {"steps": 1}, "row_delays": [0, 4, 2, -1]}, "row_delays are out of range"),
         ({"loop": {"steps": 1}, "row_delay_weights": [0, 0, 0, 0]}, "row_delay_weights"),
         ({"loop": {"steps": 1}, "row_delay_weights": [math.nan, 1, 1, 1]}, "row_delay_weights"),
         ({"loop": {"steps": 1}, "window_steps": 1}, "window_steps"),

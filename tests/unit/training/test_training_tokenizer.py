@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from playloom.data.dataset import FrameDataset
-from playloom.errors import CheckpointError, RecordingError
+from playloom.errors import CheckpointError, PictureError
 from playloom.models.presets import preset
 from playloom.models.tokenizer.losses import TokenizerLossConfig
 from playloom.models.tokenizer.metrics import PSNR_CAP
@@ -112,7 +112,7 @@ def test_mirroring_and_brightness_reach_the_network(store):
 
 
 def test_pictures_of_another_size_are_refused(store, tmp_path):
-    with pytest.raises(RecordingError, match="another size"):
+    with pytest.raises(PictureError, match="wrong size: got 24 x 16 pixels, expected 300 x 180"):
         train_tokenizer(preset("arena-small").tokenizer, tokenizer_config(), store, tmp_path)
 
 

@@ -13,7 +13,7 @@ from playloom.errors import CheckpointError, import_extra
 from playloom.json_io import read_json, write_json
 from playloom.models.checkpoint import load_model
 from playloom.models.decode_order import card_row_delay, schedule
-from playloom.models.folder import ModelDescription, model_folder, read_model
+from playloom.models.folder import ModelDescription, model_folder, read_model, replace_files
 from playloom.models.onnx import DESCRIPTION
 from playloom.models.sequence import NO_TOKEN
 
@@ -34,10 +34,7 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     assert world.folder is not None
     out = out or world.folder
     ensure_writable(out / DESCRIPTION)
-    out.mkdir(parents=True, exist_ok=True)
-    for name in world.weights if out.resolve() != world.folder.resolve() else ():
-        shutil.copy(world.folder / name, out)
-    tokenizer, transformer, *heads = (out / name for name in world.weights)
+    tokenizer, transformer, *heads = (world.folder / name for name in world.weights)
     graphs = {
         "encoder": encoder_graph(world.config.tokenizer, tokenizer),
         "decoder": decoder_graph(world.config.tokenizer, tokenizer),
@@ -47,11 +44,14 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     }
     if world.config.heads is not None:
         graphs["heads"] = heads_graph(world.config.heads, *heads)
-    for name, graph in graphs.items():
-        graph.save(out / f"{name}.onnx")
     signatures = {name: {"file": f"{name}.onnx", **graph.signature()} for name, graph in graphs.items()}
     files = {"graphs": signatures, "weights": list(world.weights)}
-    write_json(out / DESCRIPTION, {**files, **description(world)}, indent=None)
+    with replace_files(out, DESCRIPTION) as temporary:
+        for name in world.weights if out.resolve() != world.folder.resolve() else ():
+            shutil.copyfile(world.folder / name, temporary / name)
+        for name, graph in graphs.items():
+            graph.save(temporary / f"{name}.onnx")
+        write_json(temporary / DESCRIPTION, {**files, **description(world)}, indent=None)
     return [*(out / f"{name}.onnx" for name in graphs), out / DESCRIPTION]
 
 

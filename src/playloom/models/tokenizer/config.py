@@ -133,7 +133,7 @@ class TokenizerConfig:
         if (rows, columns) != (self.frame_height, self.frame_width):
             raise PictureError(
                 f"a picture has a wrong size: got {columns} x {rows} pixels, expected {self.frame_width} x "
-                f"{self.frame_height}; crop or fit it first"
+                f"{self.frame_height}; crop or fit it first, or choose another model or preset"
             )
 
     def to_dict(self) -> dict[str, Any]:
