@@ -45,7 +45,10 @@ def evaluate_command(
     sampling: dict[str, Any],
     seed: Annotated[int, typer.Option(min=0, help="Seed of segments and dreams.")] = 0,
     backend: common.Backend = "torch",
-    game: Annotated[bool, typer.Option(help="Also hold the inputs in the real game, as a baseline.")] = True,
+    game: Annotated[
+        bool | None,
+        typer.Option("--game/--no-game", help="Also hold the inputs in the real game. Default: where possible."),
+    ] = None,
     threads: common.Threads = None,
     update_card: Annotated[
         bool, typer.Option("--update-card", help="Write figures, order and sampling into the model's card.")
@@ -73,7 +76,7 @@ def evaluate_command(
         try:
             with common.stopping("the figures of finished parts are written", after_step=False):
                 result = _measure(call.params, sampling, sizes, bar, latest)
-        except typer.Exit:
+        except BaseException:  # a signal or an error
             if latest:
                 latest[-1].write(path)
                 typer.echo(f"figures so far: {path}", err=True)
@@ -96,6 +99,7 @@ def _measure(
 
     require_extra()  # before what needs it is imported
     from playloom.device import pick_device, set_threads
+    from playloom.evaluation.control import require_game
     from playloom.evaluation.suite import PARTS, evaluate, open_test_set
     from playloom.inference.sampling import Sampling
     from playloom.json_io import from_mapping
@@ -107,7 +111,10 @@ def _measure(
     settings = from_mapping(EvaluationSettings, sizes)
     if given["quick"]:
         settings = dataclasses.replace(settings.quick(), **{name: getattr(settings, name) for name in sizes})
-    settings = settings if given["game"] else dataclasses.replace(settings, game_segments=0)
+    if given["game"] is False:
+        settings = dataclasses.replace(settings, game_segments=0)
+    elif given["game"] and not settings.game_segments:
+        raise ConfigError("--game measures nothing: game_segments is 0, as with --quick; set it in --config")
     model, cache_dir = load_model(model_folder(given["model"]), pick_device(given["device"])), given["cache_dir"]
     layout = model.config.layout
     row_delay = card_row_delay(model.card if layout.rows else {}, given["decode_order"])  # without rows only raster
@@ -117,6 +124,8 @@ def _measure(
         sampling=Sampling.from_card(model.card, **sampling),
     )
     store = open_test_set(given["data"], cache_dir, lambda what, done, total: bar(done, total, what))
+    if given["game"]:
+        require_game(store)
     pieces = itertools.count(1)
 
     def show(what: str) -> None:
@@ -151,6 +160,8 @@ def _print_result(result: Report, path: Path, cache_dir: Path, markdown: bool, a
     machine = result.run["machine"]
     where = "" if machine["device"] == "cpu" else f", {machine['device']}"
     on = f"{machine['cpu']}, {machine['cores']} cores{where}, torch {machine['torch']}"
+    for note in result.run["notes"]:
+        typer.echo(f"note: {note}")
     typer.echo(f"\n{report.summary(result)}; {result.run['seconds']['all']:.0f} s on {on}")
     typer.echo(f"figures: {path}  pictures: {files['horizon']}, {files['strip']}")
 

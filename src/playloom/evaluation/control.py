@@ -6,8 +6,9 @@ with the real game. M segments, S steps, K inputs of a measure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from playloom.actions.controller import CONTROLS
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.data.sampler import alive_spans
-from playloom.errors import ConfigError, GameError, MissingExtraError
+from playloom.errors import ConfigError, GameError, MissingExtraError, RecordingError, import_extra
 from playloom.evaluation import camera_motion
 from playloom.evaluation.persistency import CANDIDATES, static_segments
 from playloom.evaluation.report import Row, is_significant
@@ -32,13 +33,16 @@ from playloom.evaluation.segments import (
     frames_after,
     reconstruct,
     segment_episodes,
+    spread,
     with_codes,
 )
+from playloom.games.arena.engine import GAME_NAME, GameProcess, GameSpec
 from playloom.models.tokenizer.metrics import PSNR_CAP, luma, psnr
 
 BODY_TOP = 0.55  # upper end of the player's body, over picture height
 Frames = NDArray[np.uint8]
 Estimate = Callable[[Frames, Frames], NDArray[np.float64]]
+_REPLAY = ("variant", "mode", "seed")  # metadata that the real game needs
 AGAIN = "rest again"  # name of rest with another seed: the baseline
 INPUTS: Mapping[str, Mapping[str, float]] = {
     "right": {"right_stick_x": 1.0},
@@ -59,8 +63,6 @@ PATHS: Mapping[str, tuple[str, ...]] = {
     "full circle": ("right",) * 40,
 }
 """Inputs that end with the view of the start, as the game turns by 9 degrees a step; half of them give another view."""
-_NO_GAME = (MissingExtraError, GameError, ConfigError)
-"""The real game is only a baseline: without it all other rows are still worth having."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,11 @@ MEASURES: Mapping[str, Measure] = {
 
 
 def _is_arena(run: EvaluationContext) -> bool:
-    return {episode.meta.get("game", "arena") for episode in run.test} == {"arena"}
+    games = sorted({str(episode.meta.get("game", GAME_NAME)) for episode in run.test})
+    if games == [GAME_NAME]:
+        return True
+    run.note(f"control and revisit are left out: {', '.join(games)} has an unknown camera")
+    return False
 
 
 def evaluate(run: EvaluationContext) -> None:
@@ -133,9 +139,10 @@ def evaluate(run: EvaluationContext) -> None:
     run.progress("control, estimator")
     game = None
     if s.game_segments:
-        some = segments[:: max(1, len(segments) // s.game_segments)][: s.game_segments]
-        with suppress(*_NO_GAME):
-            game = measure_game_control(run.dataset, some, steps=s.control_steps, progress=run.progress)
+        with _game_baseline(run):
+            game = measure_game_control(
+                run.dataset, segments, count=s.game_segments, steps=s.control_steps, progress=run.progress
+            )
     run.rows += control_rows(dream, estimator, game)
     run.curves["control"] = {"dream": dream.to_json(), "game": None if game is None else game.to_json()}
     right = estimator["right"]
@@ -248,24 +255,28 @@ def _inputs_of(measures: Sequence[str]) -> list[str]:
 
 
 def measure_game_control(
-    dataset: FrameDataset, segments: Sequence[Segment], *, steps: int, progress: Progress = lambda _: None
-) -> ControlMetrics | None:
+    dataset: FrameDataset,
+    segments: Sequence[Segment],
+    *,
+    count: int,
+    steps: int,
+    progress: Progress = lambda _: None,
+) -> ControlMetrics:
     """Hold every input for `steps` steps in the real game, each after a replay of the episode up to the segment.
 
-    Returns the metrics of the segments without a death; None when there is none, or for another game.
+    Returns the metrics of up to `count` segments, without those of a death; RecordingError when there is none.
     """
+    segments = replayable(dataset, segments, count)
     inputs = _inputs_of(tuple(MEASURES))
     actions = [np.tile(encode_named(held_state(name)), (steps, 1)) for name in inputs]
     kept, trials = [], []
     for segment in segments:
-        if _can_replay(dataset, segment):
-            frames, alive = zip(*(play_from(dataset, segment, held) for held in actions), strict=True)
-            if all(alive):
-                kept.append(segment)
-                trials.append(frames)
-            progress("control, real game")
-    if not kept:
-        return None
+        frames, alive = zip(*(play_from(dataset, segment, held) for held in actions), strict=True)
+        if all(alive):
+            kept.append(segment)
+            trials.append(frames)
+        progress("control, real game")
+    _check_alive(kept, segments)
     by_input = dict(zip(inputs, np.stack([np.stack(one) for one in trials], axis=1), strict=True))
     return effects(by_input, segment_episodes(dataset, kept), tuple(MEASURES))
 
@@ -275,11 +286,8 @@ def play_from(dataset: FrameDataset, segment: Segment, actions_SA: NDArray[np.ui
 
     Returns the frames, the one before the inputs first, uint8 [1 + S, H, W, 3], and True if the player is alive.
     """
-    from playloom.games.arena.engine import GameProcess, GameSpec
-
     episode = _episode(dataset, segment)
-    meta = episode.meta
-    spec = GameSpec(variant=str(meta["variant"]), mode=str(meta["mode"]), seed=int(meta["seed"]))
+    spec = GameSpec(**{name: episode.meta[name] for name in _REPLAY})
     with GameProcess(spec) as game:
         for state in decode_values(np.array(dataset.actions_FA[episode.start : segment.row])):
             game.step(state)
@@ -287,12 +295,41 @@ def play_from(dataset: FrameDataset, segment: Segment, actions_SA: NDArray[np.ui
         return np.stack(frames), not game.row[STATE_COLUMNS.index("dead")] > 0
 
 
+def require_game(dataset: FrameDataset) -> None:
+    """Raise an error unless the real game can replay test episodes."""
+    import_extra("vizdoom", "game")
+    replayable(dataset, [Segment(row=episode.start, past=1) for episode in dataset.of_split("test")], 1)
+
+
+def replayable(dataset: FrameDataset, segments: Sequence[Segment], count: int) -> list[Segment]:
+    """Choose up to `count` segments whose episodes the real game can replay; RecordingError when there is none."""
+    metas = [_episode(dataset, segment).meta for segment in segments]
+    wanted = [meta.get("game") == GAME_NAME and meta.keys() >= {*_REPLAY} for meta in metas]
+    if not any(wanted):
+        found = ", ".join(sorted({str(meta.get("game", "no game")) for meta in metas}))
+        raise RecordingError(
+            f"no test episode can be replayed in the real game: their records name {found}, expected the game "
+            f"{GAME_NAME} with {', '.join(_REPLAY)}; evaluate a folder of `playloom record`, or give --no-game"
+        )
+    return spread(list(itertools.compress(segments, wanted)), count)
+
+
 def _episode(dataset: FrameDataset, segment: Segment) -> EpisodeSlice:
     return dataset.spans[int(segment_episodes(dataset, [segment])[0]) - 1]
 
 
-def _can_replay(dataset: FrameDataset, segment: Segment) -> bool:
-    return _episode(dataset, segment).meta.get("game") == "arena"
+def _check_alive(found: Sequence[object], segments: Sequence[Segment]) -> None:
+    if not found:
+        raise RecordingError(f"the player died from each of {len(segments)} segments")
+
+
+@contextmanager
+def _game_baseline(run: EvaluationContext) -> Iterator[None]:
+    """Turn an error into a note: the real game is only a baseline, and all other rows are worth having without it."""
+    try:
+        yield
+    except (MissingExtraError, GameError, ConfigError, RecordingError) as error:
+        run.note(f"rows without the real game: {error}")
 
 
 def evaluate_revisit(run: EvaluationContext) -> None:
@@ -309,13 +346,14 @@ def evaluate_revisit(run: EvaluationContext) -> None:
         actions, real = np.stack([encode_named(held_state(held)) for held in path]), list[float]()
         frames = run.rollout_frames(prompts, [actions] * len(prompts))
         run.progress(f"revisit, {name}")
-        with suppress(*_NO_GAME):
-            for segment in segments[: s.game_segments]:
-                if not _can_replay(run.dataset, segment):
-                    continue
-                seen, alive = play_from(run.dataset, segment, actions)
-                real += [float(psnr(seen[-1:], seen[:1], PSNR_CAP)[0])] if alive else []
-                run.progress(f"revisit, {name}, real game")
+        if s.game_segments:
+            with _game_baseline(run):
+                some = replayable(run.dataset, segments, s.game_segments)
+                for segment in some:
+                    seen, alive = play_from(run.dataset, segment, actions)
+                    real += [float(psnr(seen[-1:], seen[:1], PSNR_CAP)[0])] if alive else []
+                    run.progress(f"revisit, {name}, real game")
+                _check_alive(real, some)
         run.rows.append(revisit_row(f"{name} ({len(path)} steps)", start, again, frames, real, episodes_M))
     run.counts["revisit_segments"] = len(segments)
 

@@ -66,7 +66,9 @@ def head_rows(
         both_M2 = np.stack([ended_M, labels["terminated"]], axis=1)[known_M]
         row = partial(Row.of, "heads", episodes_M=episodes_M[known_M])
         area = row("AUROC of termination", both_M2, "", {"chance": 0.5}, statistic=auroc)
-        rows.append(dataclasses.replace(area, bar="> chance + 2 SE", passed=bool(area.value - 0.5 > 2 * area.error)))
+        if not np.isnan(area.value):  # else no step or every step ends an episode
+            area = dataclasses.replace(area, bar="> chance + 2 SE", passed=bool(area.value - 0.5 > 2 * area.error))
+        rows.append(area)
         rate = {"recorded": float(both_M2[:, 1].mean())}
         rows.append(row("mean probability of termination", both_M2[:, 0], "%", rate))
     for name, values_M in predicted.items():

@@ -183,8 +183,8 @@ def rollout_strip(
     steps: Sequence[int],
     title: str,
 ) -> NDArray[np.uint8]:
-    """Draw real above generated frames at some steps (1 is the first), captioned with the held inputs."""
-    captions = {step: f"{step}: {held_inputs(actions_SA[step - 1])}" for step in steps}
-    real = [Tile(frame_HWC=real_SHWC[step - 1], kind="real", caption=captions[step]) for step in steps]
-    dreamed = [Tile(frame_HWC=dreamed_SHWC[step - 1], kind="dreamed", caption=captions[step]) for step in steps]
-    return contact_sheet([real, dreamed], title=title)
+    """Draw real frames, captioned with the held inputs, above generated ones at some steps (1 is the first)."""
+    held = {step: f"{step}: {held_inputs(actions_SA[step - 1])}" for step in steps}
+    real = [Tile(frame_HWC=real_SHWC[step - 1], kind="real", caption=held[step]) for step in steps]
+    dreamed = [Tile(frame_HWC=dreamed_SHWC[step - 1], kind="dreamed", caption=str(step)) for step in steps]
+    return contact_sheet([real, dreamed], title=title, tile_width=220)  # wide enough for most captions

@@ -30,6 +30,7 @@ from playloom.evaluation.segments import (
     frames_after,
     reconstruct,
     segment_episodes,
+    spread,
 )
 from playloom.models.checkpoint import WorldModel
 from playloom.models.tokenizer.metrics import PSNR_CAP, luma, psnr, sharpness, ssim
@@ -136,7 +137,7 @@ def evaluate(run: EvaluationContext) -> None:
     greedy = heldout = None
     if s.greedy_segments:
         cold = run.changed(sampling=dataclasses.replace(s.sampling, temperature=0.0))
-        greedy = measure_rollout(cold, segments[: s.greedy_segments], steps=s.greedy_steps)
+        greedy = measure_rollout(cold, spread(segments, s.greedy_segments), steps=s.greedy_steps)
         if run.heldout:
             apart = run.segments(s.greedy_segments, s.greedy_steps, heldout=True)
             heldout = measure_rollout(run, apart, steps=s.greedy_steps)

@@ -64,6 +64,7 @@ class EvaluationContext:
     rows: list[Row] = field(default_factory=list)  # rows of the report
     curves: dict[str, Any] = field(default_factory=dict)  # series behind the rows, JSON values
     counts: dict[str, int] = field(default_factory=dict)  # number of segments by part
+    notes: list[str] = field(default_factory=list)  # sentences about what could not be measured
     dreams: tuple[list[Segment], NDArray[np.int32]] | None = None
     """The segments of the long rollouts, and the codes of their frames [segments, S, N]."""
 
@@ -88,6 +89,11 @@ class EvaluationContext:
     def changed(self, **settings: Any) -> EvaluationContext:
         """Return this context with some other settings, and the same results."""
         return dataclasses.replace(self, settings=dataclasses.replace(self.settings, **settings))
+
+    def note(self, sentence: str) -> None:
+        """Add a note, once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
     def requests(self, prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]]) -> list[GenerationRequest]:
         """Return requests to generate from prompts under actions, uint8 [S, 16]; number i has the seed + i."""
@@ -131,6 +137,12 @@ def episodes_of(dataset: FrameDataset, rows: ArrayLike) -> NDArray[np.int64]:
 def segment_episodes(dataset: FrameDataset, segments: Sequence[Segment]) -> NDArray[np.int64]:
     """Return the number of each segment's episode, int64 [segments]."""
     return episodes_of(dataset, [segment.row for segment in segments])
+
+
+def spread(segments: Sequence[Segment], count: int) -> list[Segment]:
+    """Choose `count` segments, or as many as there are, at equal distances from each other."""
+    count = min(count, len(segments))
+    return [segments[index * len(segments) // count] for index in range(count)]
 
 
 def frames_after(dataset: FrameDataset, segments: Sequence[Segment], step: int) -> NDArray[np.uint8]:

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import playloom
 from playloom.atomic_io import folder_lock
 from playloom.data.dataset import FrameDataset
@@ -18,7 +20,7 @@ from playloom.errors import RecordingError
 from playloom.evaluation import control, diversity, drift, heads, inverse_dynamics, likelihood, persistency, rollout
 from playloom.evaluation.config import EvaluationSettings, require_extra
 from playloom.evaluation.report import Report, rollout_plot, rollout_strip
-from playloom.evaluation.segments import EvaluationContext, Progress
+from playloom.evaluation.segments import EvaluationContext, Progress, decode
 from playloom.inference.engine import Engine
 from playloom.media.images import write_picture
 from playloom.models.checkpoint import WorldModel
@@ -137,6 +139,7 @@ def _metadata(run: EvaluationContext) -> dict[str, Any]:
         },
         "data": {**episodes, "frames": len(run.dataset)},
         "counts": run.counts,
+        "notes": list(run.notes),
         "settings": dataclasses.asdict(s),
         "seed": s.seed,
         "machine": machine(model.device),
@@ -148,9 +151,10 @@ def _draw(run: EvaluationContext, folder: Path) -> None:
     s, name = run.settings, run.model.config.name
     plot = rollout_plot(run.curves["horizon"], f"{name}: dreams with the recorded actions")
     write_picture(folder / "horizon.png", plot)
-    segment = run.segments(s.horizon_segments, s.horizon_reach)[0]
+    assert run.dreams is not None
+    (segment, *_), codes_MSN = run.dreams
     actions = segment.future_actions(run.dataset, s.horizon_steps)
-    (generated,) = run.rollout_frames([segment.prompt(run.dataset)], [actions])
+    generated = decode(run.model, codes_MSN[0, : s.horizon_steps].astype(np.int64))
     steps = [step for step in (1, 2, 3, 5, 10, 15, 20, 30) if step <= s.horizon_steps]
     real = segment.future_frames(run.dataset, s.horizon_steps)
     sheet = rollout_strip(real, generated, actions, steps, f"{name}, recorded actions")

@@ -283,8 +283,8 @@ class Pad:
         import pygame
 
         pygame.event.pump()
-        if self._pad is None and self._sdl.get_count():
-            self._pad = self._sdl.Controller(0)
+        if self._pad is None:
+            self._pad = first_pad(self._sdl)
         if self._pad is None:
             return
         there, now = self._pad.attached(), time.monotonic()
@@ -302,6 +302,12 @@ class Pad:
 
             self._sdl.quit()
             pygame.display.quit()
+
+
+def first_pad(sdl: Any) -> Any:
+    """Open the first gamepad of SDL's module `controller`, which counts wheels and other joysticks too; None: none."""
+    numbers = (number for number in range(sdl.get_count()) if sdl.is_controller(number))
+    return next(map(sdl.Controller, numbers), None)
 
 
 def pad_values(pad: Any) -> dict[str, float]:

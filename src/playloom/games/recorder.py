@@ -27,8 +27,8 @@ from playloom.data.recording import (
 )
 from playloom.device import usable_cores
 from playloom.errors import ConfigError, GameError, RecordingError, check_whole, import_extra
-from playloom.games.arena.engine import GameProcess, GameSpec
-from playloom.games.arena.env import GAME_NAME, new_frame_hash
+from playloom.games.arena.engine import GAME_NAME, GameProcess, GameSpec
+from playloom.games.arena.env import new_frame_hash
 from playloom.games.arena.maps import VARIANTS, variant_of
 from playloom.games.bots.players import HELDOUT_STYLE, STYLES, ScriptedPlayer
 

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import loud_model, tiny_config
-from playloom.actions.codec import REST_VALUES, SLOT_SIZES
-from playloom.data.dataset import FrameDataset
-from playloom.data.recording import STATE_COLUMNS
+from evaluation_toys import frame_dataset, noise, random_actions, resting
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.diversity import (
     DREAMS,
@@ -24,24 +22,6 @@ from playloom.evaluation.segments import EvaluationContext, choose_segments
 from playloom.inference.engine import Engine
 
 SETTINGS = EvaluationSettings(diversity_steps=3, batch=2)
-
-
-def random_actions(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, SLOT_SIZES, (*shape, 16)).astype(np.uint8)
-
-
-def resting(count: int) -> np.ndarray:
-    return np.tile(REST_VALUES, (count, 1))
-
-
-def store_of(folder: Path, steps: int = 40, dead: tuple[int, ...] = ()) -> FrameDataset:
-    frames = np.random.default_rng(1).integers(0, 256, (steps, 16, 24, 3)).astype(np.uint8)
-    states = np.zeros((steps, len(STATE_COLUMNS)), np.float32)
-    states[list(dead), STATE_COLUMNS.index("dead")] = 1
-    writer = FrameDataset.create(folder, steps, height=16, width=24, state_columns=STATE_COLUMNS)
-    writer.append_episode(frames, random_actions(steps), states, {"split": "test", "seed": 0})
-    writer.finish()
-    return FrameDataset.open(folder)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -116,7 +96,8 @@ def test_without_a_reference_there_is_no_distance() -> None:
 
 
 def test_measured_on_a_tiny_model_it_is_repeatable_and_compares_with_the_rest_of_the_recording(tmp_path: Path) -> None:
-    store, engine = store_of(tmp_path, dead=(39,)), Engine(loud_model(tiny_config()), row_delay=SETTINGS.row_delay)
+    store = frame_dataset(tmp_path, noise(40), random_actions(40), states={"dead": np.arange(40) == 39})
+    engine = Engine(loud_model(tiny_config()), row_delay=SETTINGS.row_delay)
     moments = choose_segments(store, store.spans, count=3, past=4, future=3, seed=0)
     done: list[str] = []
     result = measure_diversity(EvaluationContext(engine, store, SETTINGS, done.append), moments)

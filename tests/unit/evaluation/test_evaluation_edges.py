@@ -10,16 +10,15 @@ import torch
 from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
-from playloom.actions.codec import REST_VALUES, SLOT_SIZES
+from evaluation_toys import frame_dataset, noise, random_actions, resting
+from playloom.actions.codec import REST_VALUES
 from playloom.cli.app import app
-from playloom.data.dataset import FrameDataset
-from playloom.data.recording import STATE_COLUMNS
-from playloom.errors import ConfigError, RecordingError
+from playloom.errors import ConfigError, PlayloomError, RecordingError
 from playloom.evaluation import control, inverse_dynamics, likelihood, rollout, suite
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.control import revisit_row
 from playloom.evaluation.diversity import action_spread, joint_distance, measure_diversity
-from playloom.evaluation.segments import EvaluationContext
+from playloom.evaluation.segments import EvaluationContext, Segment, spread
 from playloom.inference.engine import Engine
 from playloom.models.checkpoint import save_model
 from playloom.models.tokenizer.metrics import ssim
@@ -31,17 +30,10 @@ SMALL = EvaluationSettings(
 
 def context(folder: Path, *, dead: int = 0, settings: EvaluationSettings = SMALL, **sizes: object) -> EvaluationContext:
     """Two test episodes of 30 steps, dead in the first `dead` of them, and a tiny model of these sizes."""
-    source = np.random.default_rng(0)
-    writer = FrameDataset.create(folder, 60, height=16, width=24, state_columns=STATE_COLUMNS)
-    for seed in range(2):
-        states = np.zeros((30, len(STATE_COLUMNS)), np.float32)
-        states[:dead, STATE_COLUMNS.index("dead")] = 1
-        frames = source.integers(0, 256, (30, 16, 24, 3)).astype(np.uint8)
-        actions = source.integers(0, SLOT_SIZES, (30, 16)).astype(np.uint8)
-        writer.append_episode(frames, actions, states, {"split": "test", "seed": seed})
-    writer.finish()
+    lying = {"dead": np.arange(60) % 30 < dead}
+    dataset = frame_dataset(folder, noise(60), random_actions(60), lengths=[30, 30], states=lying)
     engine = Engine(loud_model(tiny_config(**sizes)), row_delay=2)
-    return EvaluationContext(engine, FrameDataset.open(folder), settings)
+    return EvaluationContext(engine, dataset, settings)
 
 
 def test_a_context_of_one_step_has_no_likelihood(tmp_path: Path) -> None:
@@ -53,7 +45,7 @@ def test_a_context_of_one_step_has_no_likelihood(tmp_path: Path) -> None:
 def test_a_prompt_without_inputs_repeats_rest_not_the_input_of_another_episode(tmp_path: Path) -> None:
     run = context(tmp_path, context_steps=1, local_steps=None)
     spread = measure_diversity(run, run.segments(60, 2)[:1])
-    rest, reference = np.tile(REST_VALUES, (2, 1)), np.array(run.dataset.actions_FA)[2:]
+    rest, reference = resting(2), np.array(run.dataset.actions_FA)[2:]
     repeated = spread["kinds"]["repeat"]
     assert repeated["steps_that_change"] == 0
     assert repeated["inputs_apart"] == pytest.approx(
@@ -96,6 +88,53 @@ def test_episodes_of_an_unknown_game_return_to_the_start_without_the_real_game(
     control.evaluate_revisit(run)
     assert [row.name for row in run.rows] == ["PSNR of the start after there and back (2 steps)"]
     assert "real game" not in run.rows[0].baselines
+    (note,) = run.notes
+    assert note.startswith("rows without the real game: no test episode can be replayed")
+
+
+def test_another_game_is_measured_without_control_and_a_note_says_so(tmp_path: Path) -> None:
+    run = context(tmp_path, settings=dataclasses.replace(SMALL, revisit_segments=1))
+    run.test = tuple(dataclasses.replace(span, meta={"game": "pong"}) for span in run.test)
+    control.evaluate(run)
+    control.evaluate_revisit(run)
+    assert not run.rows
+    assert run.notes == ["control and revisit are left out: pong has an unknown camera"]
+
+
+def test_the_real_game_is_refused_where_it_cannot_be_measured(tmp_path: Path) -> None:
+    """Its rows were left out without a word for recordings whose metadata has no game."""
+    pytest.importorskip("vizdoom")
+    run = context(tmp_path / "store")
+    save_model(tmp_path / "model", run.model)
+    call = ["evaluate", "--game", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "store")]
+    call += ["--cache-dir", str(tmp_path / "work")]
+    for words, said in (
+        ((), "their records name no game, expected the game arena"),
+        (("--quick",), "game_segments is 0"),
+    ):
+        refused = CliRunner().invoke(app, [*call, *words]).exception
+        assert isinstance(refused, PlayloomError) and said in str(refused)
+    meta = {"split": "test", "game": "arena", "variant": "plaza", "mode": "ffa", "seed": 1}
+    arena = dataclasses.replace(run.test[1], meta=meta)
+    control.require_game(dataclasses.replace(run.dataset, spans=(arena,)))
+    run.dataset = dataclasses.replace(run.dataset, spans=(run.test[0], arena))
+    chosen = control.replayable(run.dataset, run.segments(8, 3), 2)
+    assert len(chosen) == 2 and all(segment.row >= 30 for segment in chosen)
+
+
+def test_a_few_of_the_segments_are_from_the_whole_test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Greedy sampling was measured on the first half of the test episodes only."""
+    assert spread(list(range(10)), 4) == [0, 2, 5, 7] and spread([1, 2], 6) == [1, 2]
+    run, measured = context(tmp_path, settings=dataclasses.replace(SMALL, horizon_segments=4, greedy_segments=2)), []
+    measure = rollout.measure_rollout
+
+    def noted(run: EvaluationContext, segments: list[Segment], **how: object) -> rollout.RolloutMetrics:
+        measured.append([segment.row // 30 for segment in segments])
+        return measure(run, segments, **how)
+
+    monkeypatch.setattr(rollout, "measure_rollout", noted)
+    rollout.evaluate(run)
+    assert measured == [[0, 0, 1, 1], [0, 0, 1, 1], [0, 1]]
 
 
 def test_a_dataset_without_test_episodes_is_a_sentence(tmp_path: Path) -> None:
@@ -122,7 +161,7 @@ def test_every_draw_of_a_standard_error_compares_samples_of_one_size(monkeypatch
         return joint_distance(first, second)
 
     monkeypatch.setattr("playloom.evaluation.diversity.joint_distance", measured)
-    actions = np.random.default_rng(0).integers(0, SLOT_SIZES, (5, 2, 16)).astype(np.uint8)
+    actions = random_actions(5, 2)
     action_spread(actions, actions[:, 0], actions.reshape(-1, 16), 0, np.array([1, 2, 2, 2, 2]))
     assert len(set(sizes)) > 1 and all(first == second for first, second in sizes)
 

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from conftest import loud_model, tiny_config
+from evaluation_toys import frame_dataset, noise, random_actions
 from model_toys import HEADS, with_heads
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation import heads
@@ -47,6 +48,13 @@ def test_perfect_heads_reach_the_bars_and_constant_ones_do_not() -> None:
     assert not any(row.passed for row in constant.values())
 
 
+def test_play_without_an_end_is_no_missed_target() -> None:
+    """Test episodes without a death missed the target of the AUROC, which is not known there."""
+    labels = labels_of(np.random.default_rng(0)) | {"terminated": np.zeros(80, np.float32)}
+    row = rows_of(labels["reward"], labels["reward"], labels["health"], labels)["AUROC of termination"]
+    assert np.isnan(row.value) and row.passed is None and not row.bar
+
+
 def test_missing_labels_are_left_out() -> None:
     labels = labels_of(np.random.default_rng(1))
     part = {name: np.where(np.arange(80) < 40, values, np.nan).astype(np.float32) for name, values in labels.items()}
@@ -81,13 +89,11 @@ def test_rank_correlation_is_spearmans_over_the_policies_means() -> None:
 
 def test_the_part_measures_test_episodes_and_dreams_of_their_policies(tmp_path: Path) -> None:
     rng, columns = np.random.default_rng(4), ("reward", "terminated", "health")
-    writer = FrameDataset.create(tmp_path, 60, height=16, width=24, state_columns=columns)
-    for style in ("novice", "sniper", "rusher"):
-        frames = rng.integers(0, 256, (20, 16, 24, 3), dtype=np.uint8)
-        states = np.stack([rng.integers(-2, 3, 20), rng.random(20) < 0.3, rng.normal(60, 20, 20)], axis=1)
-        actions = rng.integers(0, 2, (20, 16)).astype(np.uint8)
-        writer.append_episode(frames, actions, states.astype(np.float32), {"split": "test", "style": style})
-    writer.finish()
+    values = (rng.integers(-2, 3, 60), rng.random(60) < 0.3, rng.normal(60, 20, 60))
+    states = dict(zip(columns, values, strict=True))
+    metas = [{"style": style} for style in ("novice", "sniper", "rusher")]
+    lengths = [20] * 3
+    frame_dataset(tmp_path, noise(60), random_actions(60), lengths=lengths, states=states, columns=columns, metas=metas)
     settings = EvaluationSettings(row_delay=1, return_segments=6, return_steps=3)
     model = with_heads(loud_model(tiny_config()))
 

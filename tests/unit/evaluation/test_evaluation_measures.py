@@ -10,9 +10,8 @@ import torch
 from PIL import Image, ImageFilter
 
 from conftest import loud_model, tiny_config
-from playloom.actions.codec import REST_VALUES, SLOT_SIZES
+from evaluation_toys import frame_dataset, noise, random_actions
 from playloom.data.dataset import FrameDataset
-from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import RecordingError
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.likelihood import (
@@ -48,36 +47,10 @@ from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, sharpness
 from playloom.models.transformer.transformer import interleave, position_inputs
 from playloom.training.world_model import WorldLoss
 
-DEAD = STATE_COLUMNS.index("dead")
-
-
-def random_actions(steps: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, SLOT_SIZES, (steps, len(SLOT_SIZES))).astype(np.uint8)
-
-
-def store_of(
-    folder: Path, frames: np.ndarray, actions: np.ndarray, lengths: list[int], dead: tuple[int, ...] = ()
-) -> FrameDataset:
-    states = np.zeros((len(frames), len(STATE_COLUMNS)), np.float32)
-    states[list(dead), DEAD] = 1
-    size = frames.shape[1:3]
-    writer = FrameDataset.create(folder, len(frames), height=size[0], width=size[1], state_columns=STATE_COLUMNS)
-    edges = np.cumsum([0, *lengths])
-    for seed, (first, stop) in enumerate(itertools.pairwise(edges)):
-        rows = slice(first, stop)
-        writer.append_episode(frames[rows], actions[rows], states[rows], {"split": "test", "seed": seed})
-    writer.finish()
-    return FrameDataset.open(folder)
-
-
-def noise_store(folder: Path, steps: int = 40, **more: object) -> FrameDataset:
-    frames = np.random.default_rng(1).integers(0, 256, (steps, 16, 24, 3)).astype(np.uint8)
-    return store_of(folder, frames, random_actions(steps), [steps], **more)
-
 
 def test_moments_keep_clear_of_the_dead_and_of_episode_ends(tmp_path: Path) -> None:
     frames = np.zeros((60, 16, 24, 3), np.uint8)
-    store = store_of(tmp_path, frames, random_actions(60), [30, 30], dead=(45,))
+    store = frame_dataset(tmp_path, frames, lengths=[30, 30], states={"dead": np.arange(60) == 45})
     moments = choose_segments(store, store.spans, count=100, past=4, future=6, seed=0)
     seen = {m.row for m in moments}
     assert seen == {row for row in range(60) if 3 <= row % 30 <= 23 and not row - 3 <= 45 <= row + 6}
@@ -90,7 +63,7 @@ def test_moments_keep_clear_of_the_dead_and_of_episode_ends(tmp_path: Path) -> N
 
 def test_a_moment_is_cut_without_an_off_by_one(tmp_path: Path) -> None:
     frames = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 24, 3), np.uint8)
-    store = store_of(tmp_path, frames, random_actions(20), [20])
+    store = frame_dataset(tmp_path, frames, random_actions(20))
     moment = next(m for m in choose_segments(store, store.spans, count=99, past=3, future=4, seed=0) if m.row == 7)
     prompt = moment.prompt(store)
     assert prompt.frames_THWC[:, 0, 0, 0].tolist() == [5, 6, 7]
@@ -107,7 +80,7 @@ def test_likelihood_equals_going_token_by_token_without_the_future(row_delay: in
     layout, order = model.config.layout, schedule(model.config.layout, row_delay)
     source = torch.Generator().manual_seed(5)
     codes = torch.randint(0, layout.vocab.codebook_size, (2, 3, layout.image_slots), generator=source)
-    values = torch.from_numpy(random_actions(6).astype(np.int64)).view(2, 3, -1)
+    values = torch.from_numpy(random_actions(2, 3).astype(np.int64))
     tokens = interleave(layout, codes, values)
     losses = torch.full(tokens.shape, torch.nan)
     with torch.inference_mode():
@@ -139,13 +112,13 @@ def test_likelihood_equals_going_token_by_token_without_the_future(row_delay: in
 def test_likelihood_does_not_depend_on_the_batch() -> None:
     model = loud_model(tiny_config())
     codes = np.random.default_rng(0).integers(0, 16, (5, 4, 24))
-    actions = random_actions(20).reshape(5, 4, 16)
+    actions = random_actions(5, 4)
     one, all_at_once = (likelihood(model, codes, actions, 1, batch=b) for b in (2, 5))
     assert all(one[name] == pytest.approx(all_at_once[name], abs=1e-5) for name in all_at_once)
 
 
 def test_windows_carry_the_actions_around_them(tmp_path: Path) -> None:
-    model, store = loud_model(tiny_config()), noise_store(tmp_path)
+    model, store = loud_model(tiny_config()), frame_dataset(tmp_path, noise(40), random_actions(40))
     moments = choose_segments(store, store.spans, count=4, past=6, future=1, seed=0)
     windows = windows_at(model, store, moments)
     rows = moments[1].row - 3 + np.arange(4)
@@ -166,7 +139,7 @@ def test_entropies_of_known_sequences() -> None:
 
 def test_repeat_baselines_of_still_play(tmp_path: Path) -> None:
     frames = np.full((30, 16, 24, 3), 90, np.uint8)
-    store = store_of(tmp_path, frames, np.tile(REST_VALUES, (30, 1)), [30])
+    store = frame_dataset(tmp_path, frames)
     model = loud_model(tiny_config())
     still = baselines(windows_at(model, store, choose_segments(store, store.spans, count=3, past=6, future=1, seed=0)))
     assert [base.repeat for base in still.values()] == [1.0] * 3
@@ -177,7 +150,7 @@ def test_the_action_of_a_windows_first_step_is_nobodys_to_foretell() -> None:
     """A model and the predictors beside it are judged on the same actions: those that have one before them."""
     model = loud_model(tiny_config())
     codes = np.random.default_rng(0).integers(0, 16, (5, 4, 24))
-    around = random_actions(30).reshape(5, 6, 16)
+    around = random_actions(5, 6)
     windows = Windows(codes_BTN=codes, actions_BTA=around, episodes_B=np.arange(5))
     pairs = windows.actions[:, 1:] == windows.actions[:, :-1]
     beside = baselines(windows)
@@ -192,7 +165,7 @@ def test_the_action_of_a_windows_first_step_is_nobodys_to_foretell() -> None:
 
 
 def test_a_model_that_never_looks_at_actions_has_no_alignment_gap(tmp_path: Path) -> None:
-    store = noise_store(tmp_path, steps=80)
+    store = frame_dataset(tmp_path, noise(80), random_actions(80))
     model = loud_model(tiny_config())
     with torch.no_grad():
         model.transformer.token.weight[model.config.layout.vocab.codebook_size :] = 0
@@ -212,7 +185,7 @@ def blinking(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, Fram
     source = np.random.default_rng(0)
     two = source.integers(0, 256, (2, 4, 6, 3)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
     frames = two[np.arange(64) % 2]
-    store = store_of(tmp_path_factory.mktemp("blink"), frames, np.tile(REST_VALUES, (64, 1)), [64])
+    store = frame_dataset(tmp_path_factory.mktemp("blink"), frames)
     model = dataclasses.replace(loud_model(tiny_config()), transformer=build_transformer(tiny_config()))
     codes = torch.from_numpy(encode(model, np.asarray(store.frames_FHWC[:8])))
     assert not torch.equal(codes[0], codes[1])
@@ -302,7 +275,7 @@ def test_psnr_is_capped_for_equal_pictures() -> None:
 
 
 def test_the_tokenizer_is_measured_on_the_frames_it_was_given(tmp_path: Path) -> None:
-    store, model = noise_store(tmp_path), loud_model(tiny_config())
+    store, model = frame_dataset(tmp_path, noise(40)), loud_model(tiny_config())
     measured = measure_tokenizer(model, store, store.spans, EvaluationSettings(batch=5), 12)
     truth = np.array(store.frames_FHWC[draw_rows(store.spans, 12, 0)])
     assert measured.psnr_F == pytest.approx(psnr(reconstruct(model, truth), truth).numpy(), abs=1e-4)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from evaluation_toys import frame_dataset
 from playloom.actions.codec import REST_VALUES, encode_named
 from playloom.data.dataset import FrameDataset
-from playloom.data.recording import STATE_COLUMNS
+from playloom.errors import RecordingError
 from playloom.evaluation.camera_motion import (
     FOCAL,
     HORIZON,
@@ -187,17 +188,10 @@ def test_no_input_works_in_a_still_picture(blur: bool) -> None:
 
 def panorama_store(folder: Path) -> FrameDataset:
     """An episode that turns by 5 degrees a step for ten steps, then back."""
-    if not (folder / "index.json").exists():
-        turns = np.array([5.0] * 10 + [-5.0] * 9)
-        yaw = np.concatenate([[355.0], 355.0 + np.cumsum(turns)])
-        panorama = texture(HEIGHT, 1440)
-        states = np.zeros((20, len(STATE_COLUMNS)), np.float32)
-        states[:, STATE_COLUMNS.index("yaw")] = yaw % 360
-        writer = FrameDataset.create(folder, 20, height=HEIGHT, width=WIDTH, state_columns=STATE_COLUMNS)
-        frames = np.stack([view(panorama, angle) for angle in yaw])
-        writer.append_episode(frames, np.tile(REST_VALUES, (20, 1)), states, {"split": "test", "seed": 1})
-        writer.finish()
-    return FrameDataset.open(folder)
+    yaw = 355.0 + np.cumsum([0.0] + [5.0] * 10 + [-5.0] * 9)
+    panorama = texture(HEIGHT, 1440)
+    frames = np.stack([view(panorama, angle) for angle in yaw])
+    return frame_dataset(folder, frames, states={"yaw": yaw % 360})
 
 
 def test_the_estimator_is_judged_against_the_states(tmp_path: Path) -> None:
@@ -209,15 +203,9 @@ def test_the_estimator_is_judged_against_the_states(tmp_path: Path) -> None:
 @pytest.mark.slow  # the game
 def test_the_real_game_turns_by_nine_degrees_and_grows_when_walking(tmp_path: Path) -> None:
     pytest.importorskip("vizdoom")
-    steps = 12
-    writer = FrameDataset.create(tmp_path, steps, height=180, width=300, state_columns=STATE_COLUMNS)
-    meta = {"game": "arena", "variant": "plaza", "mode": "ffa", "seed": 18, "split": "test"}
-    frames, states = np.zeros((steps, 180, 300, 3), np.uint8), np.zeros((steps, len(STATE_COLUMNS)), np.float32)
-    writer.append_episode(frames, np.tile(REST_VALUES, (steps, 1)), states, meta)
-    writer.finish()
-    moment = Segment(row=6, past=5)
-    control = measure_game_control(FrameDataset.open(tmp_path), [moment], steps=5)
-    assert control is not None
+    meta = {"game": "arena", "variant": "plaza", "mode": "ffa", "seed": 18}
+    store = frame_dataset(tmp_path, np.zeros((12, 180, 300, 3), np.uint8), metas=[meta])
+    control = measure_game_control(store, [Segment(row=6, past=5)], count=1, steps=5)
     assert control.held_MK["turn"][0] == pytest.approx([9, 9], abs=0.5)
     assert control.held_MK["look"][0] == pytest.approx([4.5, 4.5], abs=0.7)
     sidestep = control.held_MK["sidestep"][0]  # a wall is near on one side
@@ -227,4 +215,5 @@ def test_the_real_game_turns_by_nine_degrees_and_grows_when_walking(tmp_path: Pa
 
 def test_another_game_cannot_be_asked(tmp_path: Path) -> None:
     store = panorama_store(tmp_path)
-    assert measure_game_control(store, [Segment(row=5, past=3)], steps=2) is None
+    with pytest.raises(RecordingError, match="their records name no game, expected the game arena"):
+        measure_game_control(store, [Segment(row=5, past=3)], count=1, steps=2)

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from conftest import loud_model, tiny_config
+from evaluation_toys import frame_dataset, resting
 from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
-from playloom.data.recording import STATE_COLUMNS
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.control import revisit_row
 from playloom.evaluation.drift import Stretches, drift_metrics, drift_rows
@@ -48,16 +48,11 @@ FAKES = ("mean", "frozen", "blurred")
 @pytest.fixture(scope="module")
 def scrolling(tmp_path_factory: pytest.TempPathFactory) -> FrameDataset:
     """Three episodes of a picture that moves left by a column per step."""
-    writer = FrameDataset.create(
-        tmp_path_factory.mktemp("scroll"), 3 * LENGTH, height=16, width=24, state_columns=STATE_COLUMNS
-    )
+    frames = []
     for seed in range(3):
         wide = np.random.default_rng(seed).integers(0, 256, (8, 60, 3)).repeat(2, 0).repeat(2, 1).astype(np.uint8)
-        frames = np.stack([wide[:, step : step + 24] for step in range(LENGTH)])
-        states = np.zeros((LENGTH, len(STATE_COLUMNS)), np.float32)
-        writer.append_episode(frames, np.tile(REST_VALUES, (LENGTH, 1)), states, {"split": "test", "seed": seed})
-    writer.finish()
-    return FrameDataset.open(writer.folder)
+        frames += [wide[:, step : step + 24] for step in range(LENGTH)]
+    return frame_dataset(tmp_path_factory.mktemp("scroll"), np.stack(frames), lengths=[LENGTH] * 3)
 
 
 def blurred(picture: np.ndarray) -> np.ndarray:
@@ -197,7 +192,7 @@ def moving_pairs(seed: int, count: int = 300) -> Pairs:
     """Pictures that move by a column with the right stick and are new where trigger LT (slot 0) is pressed."""
     source = np.random.default_rng(seed)
     before = source.integers(0, 16, (count, 4, 6))
-    actions = np.tile(REST_VALUES, (count, 1))
+    actions = resting(count)
     actions[:, 14] = source.choice([0, 5, 10], count)
     side = np.sign(actions[:, 14].astype(int) - 5)
     after = np.stack([np.roll(frame, -s, axis=1) for frame, s in zip(before, side, strict=True)])
@@ -220,7 +215,7 @@ def test_inputs_are_read_from_frames_that_show_them_only() -> None:
 
 
 def test_the_f1_of_known_readings() -> None:
-    actions = np.tile(REST_VALUES, (4, 1))
+    actions = resting(4)
     actions[:, 0], actions[:, 14] = [1, 1, 0, 0], [0, 5, 10, 10]
     read = actions.copy()
     assert macro_f1(counts_of(classes_of(read), actions), [0, 14]) == 1

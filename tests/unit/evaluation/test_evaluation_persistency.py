@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from conftest import loud_model, tiny_config
+from evaluation_toys import frame_dataset
 from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
-from playloom.data.recording import STATE_COLUMNS
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.persistency import (
     OBJECTS,
@@ -35,15 +35,6 @@ from playloom.training.world_model import WorldLoss
 
 SETTINGS = EvaluationSettings(persistency_steps=3, persistency_kept=0, sampling=Sampling(temperature=0.0))
 GREY = np.full((16, 24, 3), 128, np.uint8)
-
-
-def store_of(folder: Path, frames: np.ndarray) -> FrameDataset:
-    steps, height, width = frames.shape[:3]
-    writer = FrameDataset.create(folder, steps, height=height, width=width, state_columns=STATE_COLUMNS)
-    actions, states = np.tile(REST_VALUES, (steps, 1)), np.zeros((steps, len(STATE_COLUMNS)), np.float32)
-    writer.append_episode(frames, actions, states, {"split": "test", "seed": 0})
-    writer.finish()
-    return FrameDataset.open(folder)
 
 
 @pytest.mark.parametrize("name", OBJECTS)
@@ -94,7 +85,7 @@ def test_of_every_group_the_calmest_moment_is_taken(tmp_path: Path) -> None:
     frames = np.zeros((40, 16, 24, 3), np.uint8)
     frames[::2] = 50
     frames[8:14], frames[30:36] = 7, 9
-    store = store_of(tmp_path, frames)
+    store = frame_dataset(tmp_path, frames)
     candidates = [Segment(row=row, past=4) for row in range(3, 39)]
     calm = static_segments(store, candidates, 2)
     assert [m.row for m in calm] == [11, 33]
@@ -104,7 +95,7 @@ def test_of_every_group_the_calmest_moment_is_taken(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def still(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, FrameDataset]:
     """A grey world where nothing ever moves, not even a thing that was put there, and a model that has learned it."""
-    store = store_of(tmp_path_factory.mktemp("still"), np.broadcast_to(GREY, (24, *GREY.shape)).copy())
+    store = frame_dataset(tmp_path_factory.mktemp("still"), np.broadcast_to(GREY, (24, *GREY.shape)).copy())
     model = dataclasses.replace(loud_model(tiny_config()), transformer=build_transformer(tiny_config()))
     edits, _ = make_edits(model, [moment.prompt(store) for moment in moments_of(store)], 0)
     codes = torch.from_numpy(np.stack([edits[0].plain.codes_TN[0], *(edit.edited.codes_TN[0] for edit in edits)]))

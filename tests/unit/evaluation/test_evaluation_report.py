@@ -5,6 +5,7 @@ import json
 import math
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
-from playloom.actions.codec import SLOT_SIZES
+from evaluation_toys import frame_dataset, noise, random_actions
 from playloom.atomic_io import folder_lock
 from playloom.cli.app import app
 from playloom.data.dataset import FrameDataset
-from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import CheckpointError, ConfigError, MissingExtraError, PictureError, RecordingError, StorageError
 from playloom.evaluation import rollout
 from playloom.evaluation.config import EvaluationSettings
@@ -49,7 +49,7 @@ SMALL = EvaluationSettings(
     collapse_step=4,
     control_segments=2,
     control_steps=2,
-    game_segments=0,
+    game_segments=1,
     estimator_pairs=5,
     encoded_frames=40,
     inverse_updates=2,
@@ -71,16 +71,10 @@ ROWS = [
 
 
 def small_store(folder: Path, *, split: str = "test", size: tuple[int, int] = (16, 24)) -> FrameDataset:
-    source = np.random.default_rng(0)
-    writer = FrameDataset.create(folder, 90, height=size[0], width=size[1], state_columns=STATE_COLUMNS)
-    for name, steps in ((split, 40), (split, 30), ("heldout", 20)):
-        frames = source.integers(0, 256, (steps, *size, 3)).astype(np.uint8)
-        actions = source.integers(0, SLOT_SIZES, (steps, 16)).astype(np.uint8)
-        states = np.zeros((steps, len(STATE_COLUMNS)), np.float32)
-        states[:, STATE_COLUMNS.index("yaw")] = 5 * np.arange(steps) % 360
-        writer.append_episode(frames, actions, states, {"split": name, "seed": steps})
-    writer.finish()
-    return FrameDataset.open(folder)
+    lengths = [40, 30, 20]
+    metas = [{"split": name, "seed": steps} for name, steps in zip((split, split, "heldout"), lengths, strict=True)]
+    yaw = np.concatenate([5 * np.arange(steps) % 360 for steps in lengths])
+    return frame_dataset(folder, noise(90, size), random_actions(90), lengths=lengths, states={"yaw": yaw}, metas=metas)
 
 
 def test_the_table_is_aligned_and_says_what_failed() -> None:
@@ -227,6 +221,7 @@ def test_the_command_repeats_it_prints_the_table_and_writes_json(
 ) -> None:
     result = CliRunner().invoke(app, evaluated.command(tmp_path / "work"))
     assert result.exit_code == 0, result.output
+    assert "note: rows without the real game: no test episode can be replayed" in result.output
     assert "PSNR of reconstructions" in result.output and "missed" in result.output and "bars reached" in result.output
     content = json.loads((tmp_path / "work" / "evaluation.json").read_text())
     assert content["run"]["settings"]["row_delay"] == 2
@@ -234,21 +229,28 @@ def test_the_command_repeats_it_prints_the_table_and_writes_json(
     assert (tmp_path / "work" / "strip.png").is_file()
 
 
+def terminate(*_: object, **__: object) -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def fail(*_: object, **__: object) -> None:
+    raise RecordingError("no stretch of 14 steps")
+
+
 @pytest.mark.slow
-def test_a_stopped_evaluation_keeps_the_parts_that_were_done(
-    evaluated: Evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_quick: None
+@pytest.mark.parametrize("end", [terminate, fail])
+def test_an_evaluation_that_ends_early_keeps_the_parts_that_were_done(
+    end: Callable[..., None], evaluated: Evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_quick: None
 ) -> None:
-    monkeypatch.setattr(rollout, "measure_rollout", terminate)
+    """After an error the figures of minutes were lost."""
+    monkeypatch.setattr(rollout, "measure_rollout", end)
     result = CliRunner().invoke(app, evaluated.command(tmp_path, "--seed", "1"))
-    assert result.exit_code == 143, result.output
+    assert result.exit_code == 143 if end is terminate else isinstance(result.exception, RecordingError), result.output
+    assert "figures so far" in result.stderr
     content = json.loads((tmp_path / "evaluation.json").read_text())
     assert content["run"]["parts"] == ["tokenizer", "likelihood"] and content["rows"]
     whole = {(row.part, row.name): row.value for row in evaluated.report.rows}
     assert any(whole[row["part"], row["name"]] != row["value"] for row in content["rows"]), "another seed"
-
-
-def terminate(*_: object, **__: object) -> None:
-    signal.raise_signal(signal.SIGTERM)
 
 
 def test_the_command_refuses_nonsense_before_it_measures(tmp_path: Path) -> None:
@@ -272,7 +274,7 @@ def test_the_graphs_follow_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     settings = {"row_delay": 4, "sampling": {"temperature": 0.5}}
     model = {"fingerprint": read_model(tmp_path / "model").fingerprint}
     machine = {"device": "cpu", "cpu": "", "cores": 1, "torch": ""}
-    run = {"settings": settings, "model": model, "machine": machine, "seconds": {"all": 1}}
+    run = {"settings": settings, "model": model, "machine": machine, "seconds": {"all": 1}, "notes": []}
     report = Report(rows=tuple(ROWS), curves={}, run=run)
     monkeypatch.setattr("playloom.cli.evaluate._measure", lambda *_: report)
     call = ["evaluate", "--model", str(tmp_path / "model"), "--cache-dir", str(tmp_path / "work"), "--update-card"]
@@ -330,3 +332,7 @@ def test_a_plot_shows_its_lines_and_a_strip_marks_dreams() -> None:
     sheet = rollout_strip(black, black, actions, [1, 4], "title")
     badge = (sheet == (20, 20, 20)).all(-1)
     assert badge.any() and not badge[: sheet.shape[0] // 2].any()
+    actions[:, 12:] = [1, 9, 9, 9]
+    other = actions - (np.arange(16) == 15)
+    sheets = [rollout_strip(black, black, one.astype(np.uint8), [4], "title") for one in (actions, other)]
+    assert (sheets[0] != sheets[1]).any(), "the caption was cut off before its last input"

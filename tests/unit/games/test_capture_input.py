@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from playloom.games.capture_input import pad_values, parse_raw_event
+from playloom.games.capture_input import first_pad, pad_values, parse_raw_event
 
 
 def raw_event(detail: int, source: int, mask: bytes, values: list[tuple[int, int]]) -> bytes:
@@ -38,6 +38,22 @@ class ControllerOfSdl:
     def __init__(self, axes: list[int], pressed: int) -> None:
         self.get_axis = axes.__getitem__
         self.get_button = lambda number: number == pressed
+
+
+class JoysticksOfSdl:
+    """Joysticks, of which only some are gamepads; SDL opens no other as a controller."""
+
+    def __init__(self, *pads: bool) -> None:
+        self.get_count, self.is_controller = lambda: len(pads), pads.__getitem__
+
+    def Controller(self, number: int) -> int:
+        assert self.is_controller(number)
+        return number
+
+
+def test_a_wheel_is_no_pad():
+    """A wheel or flight stick that was plugged in first ended the capture."""
+    assert [first_pad(JoysticksOfSdl(*pads)) for pads in ((), (False,), (False, True, True))] == [None, None, 1]
 
 
 def test_a_pad_has_the_named_schema():

@@ -29,6 +29,7 @@ from playloom.actions.controller import CONTROLS
 from playloom.errors import ConfigError, GameError, PlayloomError, did_you_mean, import_extra
 from playloom.games.arena.maps import ForeignObject, arena_wad, variant_of
 
+GAME_NAME = "arena"
 FRAME_SHAPE = (180, 300, 3)
 MODES = {"ffa": 3, "4v4": 7}
 

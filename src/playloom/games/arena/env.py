@@ -20,7 +20,7 @@ from playloom.actions.codec import decode_values, encode_vector
 from playloom.actions.controller import CONTROLS
 from playloom.data.recording import STATE_COLUMNS, Episode, list_episodes
 from playloom.errors import ActionError, GameError, MissingExtraError, RecordingError
-from playloom.games.arena.engine import FRAME_SHAPE, GameProcess, GameSpec
+from playloom.games.arena.engine import FRAME_SHAPE, GAME_NAME, GameProcess, GameSpec
 from playloom.games.arena.maps import CELL, ForeignObject, Variant, variant_of
 from playloom.media.contact_sheet import Tile, contact_sheet, film_frames, wrap
 from playloom.media.images import write_picture
@@ -35,7 +35,6 @@ else:
     except ImportError as error:
         raise MissingExtraError.of("gymnasium", "game") from error
 
-GAME_NAME = "arena"
 _FRAGS = STATE_COLUMNS.index("frags")
 _FOCAL = 120.0  # pixels
 _BEHIND = 80.0  # distance of the camera behind the player, map units
