@@ -7,9 +7,13 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 
 from playloom.actions.codec import decode_values
 from playloom.actions.controller import CONTROLS
+from playloom.data.importing.build import import_recordings
+from playloom.data.importing.recordings import ImportOptions
+from playloom.errors import RecordingError
 
 
 def video_at(
@@ -28,6 +32,19 @@ def video_at(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def check_a_change_is_noticed(files: Sequence[Path], folder: Path, out: Path, options: ImportOptions) -> None:
+    """A finished import is refused, and stays as it was, after a change of any of the files."""
+    index = (out / "index.json").read_bytes()
+    for file in files:
+        before = file.read_bytes()
+        file.write_bytes(before + b" ")
+        with pytest.raises(RecordingError, match="has changed since"):
+            import_recordings(folder, out, options)
+        file.write_bytes(before)
+        import_recordings(folder, out, options)
+        assert (out / "index.json").read_bytes() == index
 
 
 def levels_of(frames_FHWC: np.ndarray) -> list[int]:

@@ -11,7 +11,10 @@ import pytest
 from playloom.actions.codec import decode_values
 from playloom.actions.controller import CONTROLS
 from playloom.data.importing.build import import_recordings
+from playloom.data.importing.clock import estimate_clock
+from playloom.data.importing.recorders import OwlControl
 from playloom.data.importing.recordings import ImportOptions
+from playloom.data.importing.resample import PAUSED, find_runs, resample
 
 OPTIONS = ImportOptions(frame_size=(54, 96), split="train")
 RATE, SIZE = 20, (54, 96)
@@ -88,6 +91,28 @@ def test_the_offset_is_estimated_where_the_start_of_the_log_was_assumed(tmp_path
     first = keys(24)[0][0]
     assert abs(found(imported(folder, "out", None)[1]) - first) <= 0.05
     assert not said(imported(record(tmp_path / "true", 24, 0.0), "right", None)[1])  # the log names time 0
+
+
+def test_no_part_of_a_video_is_decoded_for_several_stretches(tmp_path):
+    """OWL Control, VPT, OpenCS2 and Open-P2P were decoded from the start on for each of them."""
+
+    class Counted(OwlControl):
+        def pictures(self, wanted_F=None):
+            for picture in super().pictures(wanted_F):
+                decoded.append(picture[0])
+                yield picture
+
+    folder, decoded = record(tmp_path, 30, 0.0), list[float]()
+    (folder / "a.mp4").rename(folder / "recording.mp4")
+    keys_down = [f'{time},KEYBOARD,"[{ord(key.upper())}, {str(bool(down)).lower()}]"' for time, key, down in keys(30)]
+    lines = ['0,VIDEO_START,"[]"', '0,START,"{}"', *keys_down, '30,END,"{}"']
+    (folder / "inputs.csv").write_text("\n".join(lines), encoding="utf-8")
+    recording, sources = Counted(folder, OPTIONS), ("a", "d", PAUSED)
+    runs = find_runs(recording.times_F)
+    input_TC = resample(recording.changes(sources), runs, sources)
+    estimate = estimate_clock(recording, sources, runs, input_TC)
+    assert estimate.sure and abs(estimate.clock.offset) <= 0.05
+    assert len(decoded) < 40 * RATE  # both stretches once, and at most 12.5 s between a key frame and the second
 
 
 def test_without_motion_nothing_is_changed(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from import_toys import levels_of, named_controls, video_at
+from import_toys import check_a_change_is_noticed, levels_of, named_controls, video_at
 from playloom.actions.controller import CONTROLS
 from playloom.data.importing.build import find_recordings, import_recordings
 from playloom.data.importing.recordings import ImportOptions
@@ -131,6 +131,8 @@ def test_v3_has_several_episodes_in_one_video_with_rewards_and_states(tmp_path):
         "reward": [1] * 4 + [10.5] + [1] * 7 + [10.5],
         "terminated": [0] * 4 + [1] + [0] * 7 + [1],
     }
+    files = [path for part in ("data", "videos") for path in (tmp_path / "in" / "set" / part).rglob("file-*")]
+    check_a_change_is_noticed(files, tmp_path / "in", tmp_path / "out", options)
 
 
 def test_v2_has_a_file_for_each_episode(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
-from import_toys import levels_of, named_controls
+from import_toys import check_a_change_is_noticed, levels_of, named_controls
 from playloom.data.importing.build import find_recordings, import_recordings
 from playloom.data.importing.recordings import ImportOptions
 from playloom.errors import BadInputError, RecordingError
@@ -93,6 +93,9 @@ def test_rows_are_steps_with_rewards_ends_and_the_last_picture(store, tmp_path, 
     assert dataset.column("truncated") == pytest.approx([0, 0, 0, 0, nan, 0, 0, 0, nan], nan_ok=True)
     assert dataset.column("player_place__index_0_1").tolist() == [1, 3, 5, 7, 9, 1, 3, 5, 7]
     assert dataset.column("player_health") == pytest.approx([1, 0.75, 0.5, 0.25, 0, 1, 2 / 3, 1 / 3, 0])
+    if form == "hdf5":
+        file = next(root.rglob("main_data.hdf5"))
+        check_a_change_is_noticed([file, file.parent / "metadata.json"], root, tmp_path / "out", asked)
 
 
 @pytest.mark.parametrize("form", ["hdf5", "arrow"])

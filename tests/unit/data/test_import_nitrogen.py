@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from import_toys import levels_of, named_controls, video_at
+from import_toys import check_a_change_is_noticed, levels_of, named_controls, video_at
 from playloom.data.importing.build import find_recordings, import_recordings
 from playloom.data.importing.recordings import ImportOptions
 from playloom.errors import RecordingError
@@ -66,6 +66,12 @@ def test_the_video_of_a_chunk_and_its_mask(tmp_path, name):
     frames = dataset.frames_FHWC
     assert not frames[:, 7:, 9:].any() and frames[:, :5].min() > 10
     assert [round((level - 20) / 4) for level in levels_of(frames[:, :5])] == list(range(20))
+    check_a_change_is_noticed(
+        [folder / "actions_raw.parquet", folder / "metadata.json", folder.parent / name],
+        tmp_path / "in",
+        tmp_path / "out",
+        OPTIONS,
+    )
 
 
 def test_a_chunk_is_cut_from_the_whole_video(tmp_path):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from import_toys import levels_of, named_controls, video_at
+from import_toys import check_a_change_is_noticed, levels_of, named_controls, video_at
 from playloom.data.importing.build import find_recordings, import_recordings
 from playloom.data.importing.recordings import ImportOptions
 from playloom.data.sampler import step_labels
@@ -62,6 +62,7 @@ def test_buttons_turns_and_death(tmp_path, text):
     assert dataset.column("health").tolist() == [100] * 4 + [40] * 12
     shown = [round((level - 20) / 4) for level in levels_of(dataset.frames_FHWC)]
     assert np.abs(np.array(shown) - np.arange(16)).max() <= 1  # 32 pictures a second have none at most ticks
+    check_a_change_is_noticed([folder / "ticks.parquet"], tmp_path / "in", tmp_path / "out", OPTIONS)
 
 
 def test_kills_of_opponents_are_rewards(tmp_path):
@@ -88,6 +89,16 @@ def test_a_table_of_kills_is_left_out_where_folders_do_not_name_the_round(tmp_pa
     parquet.write_table(pa.Table.from_pylist([{"tick": 9000}]), tmp_path / "events" / "kills.parquet")
     dataset, _ = import_recordings(round_at(tmp_path / "in", ticks(1), 1), tmp_path / "out", OPTIONS)
     assert dataset.state_columns == ("terminated",)
+
+
+def test_a_turn_that_is_no_number_is_named_and_the_rest_goes_on(tmp_path):
+    """The scale of the mouse became NaN, which ended the import of all recordings."""
+    for number, turn in enumerate((1.0, float("nan"))):
+        round_at(tmp_path / "in" / str(number), ticks(1, delta_yaw=lambda t, turn=turn: turn), 1)
+    skipped: list[str] = []
+    dataset, _ = import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, on_skip=skipped.append)
+    assert len(skipped) == 1 and "mouse_dx is wrong at 0.000 s: got nan" in skipped[0]
+    assert {span.meta["take"] for span in dataset.spans} == {"0"}
 
 
 def test_a_missing_column_is_named(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from import_toys import levels_of, named_controls, video_at
+from import_toys import check_a_change_is_noticed, levels_of, named_controls, video_at
 from playloom.data.importing.build import find_recordings, import_recordings
 from playloom.data.importing.recordings import ImportOptions
 from playloom.errors import RecordingError
@@ -85,6 +85,9 @@ def test_an_annotation_belongs_to_the_picture_before_it(tmp_path):
         "dpad_down": step(8),
     }
     assert [round((level - 20) / 8) for level in levels_of(dataset.frames_FHWC)] == list(range(0, 20, 2))
+    check_a_change_is_noticed(
+        [folder / "annotation.proto", folder / "192x192.mp4"], tmp_path / "in", tmp_path / "out", OPTIONS
+    )
 
 
 def test_unknown_input_is_a_cut_and_the_full_video_is_preferred(tmp_path):

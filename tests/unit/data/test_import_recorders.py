@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mcap.writer import Writer
 
-from import_toys import levels_of, named_controls, video_at
+from import_toys import check_a_change_is_noticed, levels_of, named_controls, video_at
 from playloom.data.importing.build import find_recordings, import_recordings
 from playloom.data.importing.recordings import ImportOptions
 from playloom.errors import MissingExtraError, RecordingError
@@ -70,6 +70,7 @@ def test_owl_control_has_keys_mouse_and_pad_and_what_was_held_before(tmp_path):
     wanted = [20 + 4 * index for index in (*range(12), *range(15, 19))]
     assert all(abs(a - b) <= 2 for a, b in zip(levels_of(dataset.frames_FHWC), wanted, strict=True))
     assert "secret" not in (tmp_path / "out" / "index.json").read_text(encoding="utf-8")
+    check_a_change_is_noticed([tmp_path / "in" / "one" / "inputs.csv"], tmp_path / "in", tmp_path / "out", OPTIONS)
 
 
 def test_a_damaged_log_of_owl_control_is_named(tmp_path):
@@ -89,7 +90,7 @@ def test_a_damaged_log_of_owl_control_is_named(tmp_path):
 
 def owa_at(folder: Path, messages: list[tuple[float, str, dict]], times: list[float], late: float = 0.01) -> Path:
     """A recording whose pictures were taken `late` seconds after their place in the video, but for the first."""
-    video_at(folder / "a.mkv", times, [20 + 8 * index for index in range(len(times))])
+    video_at(folder / "a.mkv", times, [(20 + 8 * index) % 256 for index in range(len(times))])
     screens = [
         (time, "screen", {"utc_ns": utc, "media_ref": {"uri": "a.mkv", "pts_ns": round(time * 1e9)}})
         for index, time in enumerate(times)
@@ -138,6 +139,18 @@ def test_owamcap_has_its_own_clock_for_pictures_and_raw_mouse_movement(tmp_path)
     held = named_controls(dataset)
     assert held["left_stick_y"] == [1] * 4 + [0] * 6 and held["trigger_RT"] == [0] * 5 + [1] + [0] * 4
     assert held["right_stick_x"] == [0] * 5 + [1, -1] + [0] * 3
+    check_a_change_is_noticed(
+        [tmp_path / "in" / "a.mcap", tmp_path / "in" / "a.mkv"], tmp_path / "in", tmp_path / "out", OPTIONS
+    )
+
+
+def test_owamcap_does_not_decode_what_is_long_before_the_first_wanted_picture(tmp_path):
+    times = [index / 20 for index in range(800)]
+    owa_at(tmp_path, [], times)
+    (recording,) = find_recordings(tmp_path, OPTIONS)
+    wanted_F = recording.times_F[780:790]
+    found = [time for time, _ in recording.pictures(wanted_F)]
+    assert {*wanted_F} <= {*found} and found[0] > 20
 
 
 def test_owamcap_does_not_take_the_right_shift_for_the_left_one(tmp_path):

@@ -86,6 +86,17 @@ def test_wanted_pictures_are_the_same_when_others_are_not_decoded(tmp_path, code
     assert len(some) < len(every) == len(times) or codec == "libvpx-vp9"
 
 
+@pytest.mark.parametrize(("ending", "start"), [(".mp4", None), (".mkv", None), (".mkv", 0.2), (".mov", 5.0)])
+def test_pictures_long_before_the_first_wanted_one_are_not_decoded(tmp_path, ending, start):
+    times = [0.2 + time for time in seconds(60, 10)]
+    path = video_at(tmp_path / f"a{ending}", times, [index % 250 for index in range(600)])
+    every = {round(time, 3): load() for time, load in video_pictures(path, start=start)}
+    times_F = video_times(path, start=start)[520:530]
+    some = {round(time, 3): load() for time, load in video_pictures(path, start=start, wanted_F=times_F)}
+    assert {*times_F.round(3)} <= {*some} and min(some) > 20
+    assert all((picture == every[time]).all() for time, picture in some.items())
+
+
 def test_a_variable_frame_rate_and_gaps(tmp_path):
     times = [0, 0.03, 0.21, 0.48, 0.5, 1.2, 1.25, 1.4]  # nothing from 0.5 s to 1.2 s
     video_at(tmp_path / "in" / "a.mkv", times, [20, 40, 60, 80, 100, 120, 140, 160])
@@ -141,6 +152,13 @@ def test_the_offset_moves_the_input(tmp_path):
     at(tmp_path / "in", "time,key,down\n0.05,space,1\n0.1,space,0\n1.5,x,1\n")
     dataset, _ = imported(tmp_path / "in", offset=0.3)
     assert column(dataset, "button_A")[:5] == [0, 0, 0, 1, 0]
+
+
+def test_a_log_without_a_control_of_the_mapping_is_said(tmp_path):
+    """Its data set was all rest, without a word."""
+    dataset, notes = imported(at(tmp_path / "in", "time,key,down\n0.1,z,1\n1.5,z,0\n"))
+    assert "a.mp4: no control of the mapping is used; is a --mapping missing?" in notes[1]
+    assert not decode_values(dataset.actions_FA).any()
 
 
 def test_mouse_movement_is_fitted_and_what_is_clipped_is_said(tmp_path):
@@ -243,6 +261,15 @@ def test_pictures_are_means_of_areas_reduced_while_they_are_converted_or_later(t
         assert found.shape == (12, 16, 3) and np.abs(found - wanted).mean() < 2
 
 
+@pytest.mark.parametrize("mask", [(64, 0, 9, 9), (0, 48, 9, 9)])
+def test_a_mask_that_hides_nothing_is_refused(tmp_path, mask):
+    """The pictures were stored with what it was to hide, without a word."""
+    folder = at(tmp_path / "in", "time,key,down\n0.1,w,1\n1.5,w,0\n")
+    with pytest.raises(RecordingError, match=r"not under the mask: got one at .*, expected it in 64 x 48 pixels"):
+        imported(folder, masks=(mask,))
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_wrong_is_named(tmp_path):
     for name, log, error, fault in [
         ("text", "time,key,down\n0.1,w,1\nsoon,w,0\n", RecordingError, "a.csv row 2, time: got 'soon'"),
@@ -315,6 +342,38 @@ def test_an_import_that_was_stopped_between_two_clips_goes_on(tmp_path):
     assert (dataset.frames_FHWC == once.frames_FHWC).all() and (dataset.actions_FA == once.actions_FA).all()
     assert column(dataset, "left_stick_y") == ([0] * 5 + [1] * 11 + [0] * 4) * 2
     assert near(levels_of(dataset.frames_FHWC)[20:], [20 + 4 * step for step in (*range(10), *range(20, 30))])
+
+
+def test_a_log_that_was_corrected_is_not_passed_over(tmp_path):
+    """The data set of the earlier log was returned, without a word."""
+    folder = at(tmp_path / "in", "time,key,down\n0.05,w,1\n1.5,w,0\n")
+    imported(folder)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    stat = (folder / "a.csv").stat()
+    (folder / "a.csv").write_text("time,key,down\n0.05,s,1\n1.5,s,0\n", encoding="utf-8")
+    with pytest.raises(RecordingError, match=r"a\.mp4 has changed since .*out was made of it; remove that folder"):
+        imported(folder)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert stat.st_size == (folder / "a.csv").stat().st_size
+    at(folder, "time,key,down\n0.05,w,1\n1.5,w,0\n")  # written again as it was
+    imported(folder)
+
+
+def test_a_clip_whose_log_was_corrected_is_imported_again_when_an_import_continues(tmp_path):
+    """The clips of the earlier log were kept."""
+    for name in "ab":
+        video_at(tmp_path / "in" / f"{name}.mp4", seconds(2), shades(seconds(2)))
+        (tmp_path / "in" / f"{name}.csv").write_text("time,key,down\n0.05,w,1\n1.5,w,0\n", encoding="utf-8")
+
+    def stop(done: int, total: int) -> None:
+        if done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, progress=stop)
+    (tmp_path / "in" / "a.csv").write_text("time,key,down\n0.05,s,1\n1.5,s,0\n", encoding="utf-8")
+    dataset, _ = imported(tmp_path / "in")
+    assert column(dataset, "left_stick_y") == [-1.0] * 15 + [0.0] * 5 + [1.0] * 15 + [0.0] * 5
 
 
 def test_an_unfinished_recording_of_an_environment_is_not_replaced(tmp_path):

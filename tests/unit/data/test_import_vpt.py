@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from import_toys import levels_of, named_controls, video_at
+from import_toys import check_a_change_is_noticed, levels_of, named_controls, video_at
 from playloom.data.importing.build import find_recordings, import_recordings
 from playloom.data.importing.recordings import ImportOptions
 from playloom.errors import RecordingError
@@ -50,6 +50,7 @@ def test_keys_camera_and_hotbar_of_two_lines_are_a_step(tmp_path):
     assert held["dpad_left"] == [0] * 4 + [1] + [0] * 5 and held["trigger_LT"] == [0] * 7 + [1, 0, 0]
     assert [round((level - 20) / 8) for level in levels_of(dataset.frames_FHWC)] == list(range(10))
     assert "mouse: 57.3 counts" in notes[1]  # nine tenths of the way from 30 to 60
+    check_a_change_is_noticed([tmp_path / "in" / "a.jsonl"], tmp_path / "in", tmp_path / "out", OPTIONS)
     assert "secret" not in (tmp_path / "out" / "index.json").read_text(encoding="utf-8")
 
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from import_toys import check_a_change_is_noticed
 from playloom.actions.codec import REST_VALUES
 from playloom.cli.app import app
 from playloom.data.dataset import FrameDataset, join_datasets
@@ -154,6 +155,14 @@ def test_a_finished_import_is_there_already(tmp_path):
     said = playloom(*words)
     assert "evaluate" in said and "train tokenizer" not in said
     assert playloom(*words) == said
+
+
+def test_changed_pictures_and_clips_are_noticed(tmp_path):
+    clip_at(tmp_path / "in" / "a.npz", 4)
+    pictures_at(tmp_path / "in" / "b", 4, rows=4)
+    import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS)
+    files = [tmp_path / "in" / name for name in ("a.npz", "b/actions.csv", "b/3.png")]
+    check_a_change_is_noticed(files, tmp_path / "in", tmp_path / "out", OPTIONS)
 
 
 def test_parts_of_an_import_join_to_the_same_bytes(tmp_path):

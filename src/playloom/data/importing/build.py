@@ -20,7 +20,7 @@ from playloom.atomic_io import folder_lock
 from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress, TokenDataset, split_of, stored_episodes
 from playloom.data.importing.clock import ClockCorrection, ClockEstimate, estimate_clock
 from playloom.data.importing.episode_datasets import LeRobot, Minari
-from playloom.data.importing.files import reading
+from playloom.data.importing.files import files_hash, reading
 from playloom.data.importing.game_datasets import NitroGen, OpenCs2, OpenP2p, Vpt
 from playloom.data.importing.mapping import ControlMapping, read_mapping
 from playloom.data.importing.recorders import OwaMcap, OwlControl
@@ -179,17 +179,21 @@ class _Build:
     def check_finished(self, recordings: Sequence[Recording]) -> None:
         """Check that a finished dataset was made of these recordings, and report those that it lacks."""
         dataset, split = self.open(), self.options.split
-        spans, codes_of = dataset.spans, None if self.encoder is None else self.encoder.fingerprint
-        stored, splits, settings = ({span.meta.get(key) for span in spans} for key in ("take", "split", "settings"))
+        metas, codes_of = [span.meta for span in dataset.spans], self.encoder and self.encoder.fingerprint
+        splits, settings = ({meta.get(key) for meta in metas} for key in ("split", "settings"))
+        stored = {meta.get("take"): meta.get("source") for meta in metas}
         names = {self.name(recording): recording for recording in recordings}
         same = settings == {self._settings()} and getattr(dataset, "tokenizer", None) == codes_of
-        if not same or not stored <= set(names) or (split and splits != {split}):
+        if not same or not set(stored) <= set(names) or (split and splits != {split}):
             hint = "choose another folder, or remove it first"
             raise RecordingError(f"{self.out} holds a finished dataset of other takes or settings; {hint}")
         for name, recording in names.items():
             if name not in stored:
                 reason = f"{recording.path} is not in the finished dataset {self.out}; remove that to import the take"
                 self._skip(recording, RecordingError(reason))
+            elif stored[name] not in (None, _hash_of(recording)):  # None: of playloom before hashes
+                hint = "remove that folder, or choose another, to import it again"
+                raise RecordingError(f"{recording.path} has changed since {self.out} was made of it; {hint}")
 
     def _plan(self, recordings: Sequence[Recording]) -> list[_Plan]:
         plans, changes, counts = [], dict[str, None](), dict[tuple[str, ...], list[NDArray[np.float32]]]()
@@ -201,6 +205,11 @@ class _Build:
                     runs = find_runs(recording.times_F)
                     input_TC = _input(recording, mapping, runs, ClockCorrection())
                     picture_HWC = next(recording.pictures())[1]()
+                    height, width = picture_HWC.shape[:2]
+                    for x, y, *_ in self.options.masks:  # it would hide nothing
+                        if x >= width or y >= height:
+                            got = f"got one at {x},{y}, expected it in {width} x {height} pixels"
+                            raise RecordingError(f"{recording.path} is not under the mask: {got}; correct --mask")
                     _, change = fit_picture(picture_HWC, self.options.frame_size, self.options.resize)
                     clock = self._clock(recording, mapping, runs, input_TC)
                     input_TC = _input(recording, mapping, runs, clock) if clock != ClockCorrection() else input_TC
@@ -213,6 +222,8 @@ class _Build:
             plans.append(_Plan(recording, names, clips, clock))
             estimate = self.estimates.get(self.name(recording))
             self.notes += [*recording.notes, *([f"{recording.path}: {estimate.sentence()}"] if estimate else [])]
+            if not input_TC[:, :-1].any():
+                self.notes.append(f"{recording.path}: no control of the mapping is used; is a --mapping missing?")
             changes |= {f"pictures: {change}": None} if change else {}
             counts.setdefault(names, []).append(mapping.mouse_counts(input_TC))
             kept, whole = STEP * plans[-1].steps, float(recording.times_F[-1] - recording.times_F[0])
@@ -220,7 +231,7 @@ class _Build:
                 cut = f"kept {kept:.1f} s of {whole:.1f} s, cut where pictures or input are missing"
                 self.notes.append(f"{recording.path}: {cut}")
         if not plans:
-            raise RecordingError(f"no recording of {self.place} can be used: {self.skipped[-1]}")
+            raise RecordingError(f"no recording of {self.place} can be used: {self.skipped[0]}")
         plans = self._share_offset(plans)
         for names, parts in counts.items():
             counts_TM = np.concatenate(parts)
@@ -276,21 +287,21 @@ class _Build:
                 except PlayloomError as error:
                     self._skip(plan.recording, error)  # the next one takes the rows of its clips
         if not row:
-            raise RecordingError(f"no recording of {self.place} can be used: {self.skipped[-1]}")
+            raise RecordingError(f"no recording of {self.place} can be used: {self.skipped[0]}")
         return row
 
     def _fill(self, writer: DatasetWriter, plan: _Plan, row: int, ready: list[Run], file: _Decoded) -> int:
         """Write those clips of a recording that are missing, from a row on; return the row after its last clip."""
         missing = []
+        origin = {
+            "game": "other",
+            "take": self.name(plan.recording),
+            "source": _hash_of(plan.recording),
+            "settings": self._settings(),
+            **({"clock": plan.clock} if plan.clock != ClockCorrection() else {}),
+        }
         for clip in plan.clips:
-            meta = {
-                "game": "other",
-                "take": self.name(plan.recording),
-                "first": _first(plan, clip),
-                "split": clip.split,
-                "settings": self._settings(),
-                **({"clock": plan.clock} if plan.clock != ClockCorrection() else {}),
-            }
+            meta = {**origin, "first": _first(plan, clip), "split": clip.split}
             if not writer.has(row, clip.steps, meta):
                 missing.append((row, clip, meta))
             row += clip.steps
@@ -334,6 +345,11 @@ class _Build:
             raise error
         self.skipped.append(str(error) if str(recording.path) in str(error) else f"{recording.path}: {error}")
         self.on_skip(self.skipped[-1])
+
+
+def _hash_of(recording: Recording) -> str:
+    with reading(recording.path):
+        return files_hash(recording.files)
 
 
 def _first(plan: _Plan, clip: Run) -> int:

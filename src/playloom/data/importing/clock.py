@@ -47,7 +47,7 @@ class ClockCorrection(NamedTuple):
     def correct(self, changes: Iterable[InputChange]) -> Iterator[InputChange]:
         """Give the changes with corrected times."""
         for change in changes:
-            yield change._replace(time=change.time + self.offset + self.drift * change.time)
+            yield change._replace(time=(1 + self.drift) * change.time + self.offset)
 
 
 class ClockEstimate(NamedTuple):
@@ -127,17 +127,20 @@ def _active(runs: Sequence[Run], input_TC: NDArray[np.float32]) -> list[Run]:
 def _measure(recording: Recording, run: Run) -> _Moved | None:
     """The motions of a stretch, from pictures at no more than 30 a second; None: it is too short."""
     options = replace(recording.options, frame_size=_SIZE, resize="crop")
-    times, frames = list[float](), list[NDArray[np.uint8]]()
-    for time, load in recording.pictures_from(run.start):
-        if time > run.start + run.steps * STEP:
+    first, stop = np.searchsorted(recording.times_F, [run.start - PICTURE_SLACK, run.start + run.steps * STEP])
+    wanted, frames = list[float](), dict[float, NDArray[np.uint8]]()
+    for time in recording.times_F[first:stop].tolist():
+        if not wanted or time - wanted[-1] >= 1 / _RATE - PICTURE_SLACK:
+            wanted.append(time)
+    for time, load in recording.pictures(np.array(wanted)):
+        if time > wanted[-1] + PICTURE_SLACK:
             break
-        if not times or time - times[-1] >= 1 / _RATE - PICTURE_SLACK:
-            times.append(time)
-            frames.append(options.reduce(load, recording.masks))
-    count = len(times) - 1
+        if np.abs(np.array(wanted) - time).min() <= PICTURE_SLACK:
+            frames[time] = options.reduce(load, recording.masks)
+    count = len(frames) - 1
     if count < _PAST + 2:
         return None
-    times_T, frames_THWC = np.array(times), np.stack(frames)
+    times_T, frames_THWC = np.array([*frames]), np.stack([*frames.values()])
     motion_MC = np.hstack([measure(frames_THWC).astype(np.float64) for measure in (small_motions, motions)])
     past = [motion_MC[_PAST - back : count - back] for back in range(1, _PAST + 1)]
     return _Moved(times_T[_PAST:count], times_T[_PAST + 1 :], motion_MC[_PAST:], np.hstack(past))

@@ -108,8 +108,9 @@ class LeRobot(_Episode):
 
     @property
     def files(self) -> Sequence[Path]:
-        """The videos of all cameras."""
-        return [self._file("video_path", key) for key in self._features("video")]
+        """Metadata, rows, and the videos of all cameras."""
+        videos = [self._file("video_path", key) for key in self._features("video")]
+        return [self.root / "meta" / "info.json", self._file("data_path"), *videos]
 
     @property
     def mapping(self) -> tuple[str, ...]:
@@ -239,6 +240,11 @@ class Minari(_Episode):
             with import_extra("h5py", "import").File(file) as data:
                 files = {int(name.removeprefix("episode_")): file for name in data if name.startswith("episode_")}
         return [cls(root / f"episode_{k:06d}", options, file, k, space) for k, file in files.items()]
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Metadata, and the file of the episode."""
+        return [self.path.parent / "metadata.json", self.file]
 
     @cached_property
     def times_F(self) -> NDArray[np.float64]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,29 @@ Times = NDArray[np.float64]
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov")
 """Endings of videos that are read; any codec of FFmpeg's."""
 _BEFORE = 2e-3  # Matroska rounds times to milliseconds
+_BLOCK = 1 << 20  # bytes
+_LEAD = 2.0  # seconds decoded before the first wanted picture: the first ones after a seek may be missing
 ACTIONS_FILE = "actions.csv"
 """Optional table in a folder of pictures: one row per picture but the last, or more."""
 TABLE_ENDINGS = (".csv", ".jsonl", ".parquet")
 """Endings of tables that are read."""
+
+
+def files_hash(paths: Iterable[Path]) -> str:
+    """Return a hash of the files that exist: of their content, but of a video only its size, beginning and end."""
+    files = [(path, path.stat()) for path in paths if path.is_file()]
+    return hashlib.blake2b(b"".join(_hash(p, s.st_size, s.st_mtime_ns) for p, s in files), digest_size=8).hexdigest()
+
+
+@lru_cache(maxsize=4096)  # episodes share files
+def _hash(path: Path, size: int, modified: int) -> bytes:
+    digest, video = hashlib.blake2b(str(size).encode()), path.suffix.lower() in VIDEO_ENDINGS
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            if video:
+                file.seek(max(file.tell(), size - _BLOCK))
+    return digest.digest()
 
 
 @contextmanager
@@ -65,28 +86,35 @@ def video_pictures(path: Path, *, start: float | None = None, wanted_F: Times | 
     """Decode the pictures one at a time; the time of the first is 0.
 
     With `start`, that presentation time in seconds is 0, and pictures before it are left out. With `wanted_F`, sorted
-    times, others may be left out: those that no other picture refers to are not decoded. RecordingError when the video
-    is damaged; its earlier pictures are given before.
+    times, others may be left out: those that no other picture refers to, and those long before the first, are not
+    decoded. RecordingError when the video is damaged; its earlier pictures are given before.
     """
     from av.video.reformatter import VideoReformatter
 
     scaler = VideoReformatter()  # takes a while to prepare for a size
     with _opened(path) as (container, stream):
         stream.thread_type = "AUTO"
-        zero = None if start is None else start / float(stream.time_base)
-        if start:
-            container.seek(int(start / stream.time_base), stream=stream)
+        unit = float(stream.time_base)
+        zero = None if start is None else start / unit
+        skipped = 0.0 if wanted_F is None else max(0.0, wanted_F[0] - _LEAD) / unit
+        if zero is not None and zero + skipped > 0:
+            container.seek(int(zero + skipped), stream=stream)
         for packet in container.demux(stream):
             if wanted_F is not None and zero is not None and packet.pts is not None:
-                time = (packet.pts - zero) * float(stream.time_base)
+                time = (packet.pts - zero) * unit
                 first, stop = np.searchsorted(wanted_F, [time - _BEFORE, time + _BEFORE])
                 stream.codec_context.skip_frame = "DEFAULT" if first < stop else "NONREF"
             for frame in packet.decode():
-                if frame.pts is not None:
-                    zero = frame.pts if zero is None else zero
-                    time = (frame.pts - zero) * float(stream.time_base)
-                    if time >= -_BEFORE:
-                        yield time, VideoPicture(frame, scaler)
+                if frame.pts is None:
+                    continue
+                if zero is None:
+                    zero = frame.pts
+                    if skipped:
+                        container.seek(int(zero + skipped), stream=stream)
+                        break
+                time = (frame.pts - zero) * unit
+                if time >= -_BEFORE:
+                    yield time, VideoPicture(frame, scaler)
 
 
 @dataclass(frozen=True, eq=False)

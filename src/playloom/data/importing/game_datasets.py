@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -36,6 +37,7 @@ _ATTACK = 0
 _MOST_COUNTS = 1200  # turn the camera of VPT by 180 degrees
 _TURNS = {"delta_yaw": ("mouse_dx", -1.0), "delta_pitch": ("mouse_dy", 1.0)}  # yaw grows to the left, pitch downwards
 _CS2_STATES = ("health", "armor")
+_CS2_KILLS = "events/kills.parquet"
 _P2P_VIDEOS = ("video.mp4", "192x192.mp4")
 _P2P_MOUSE = {"0": "mouse_left", "1": "mouse_right", "2": "mouse_middle"}
 _P2P_PAD = {
@@ -52,9 +54,28 @@ _NITROGEN_BUTTONS = {
     "dpad_up": "dpad_up", "dpad_down": "dpad_down", "dpad_left": "dpad_left", "dpad_right": "dpad_right",
 }  # fmt: skip
 _STICKS = (("x", 0, 1.0), ("y", 1, -1.0))  # axis, its number, sign
+_Row = tuple[float, Sequence[tuple[str, float]]]  # time, and controls with their values
 
 
-class Vpt(Recording):
+class _RowRecording(Recording):
+    """Rows say what is held until the next one; other controls are released. Input is unknown outside of the rows."""
+
+    @abstractmethod
+    def _rows(self) -> Iterator[_Row]: ...
+
+    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
+        held, before, interval = {PAUSED}, -math.inf, STEP
+        yield before, PAUSED, 1
+        for time, values in self._rows():
+            named = {name for name, _ in values}
+            yield from ((time, name, 0.0) for name in sorted(held - named))
+            yield from ((time, name, value) for name, value in values)
+            held = {name for name in named if not name.startswith(STATE)}
+            before, interval = time, min(time - before, STEP)
+        yield before + interval, PAUSED, 1
+
+
+class Vpt(_RowRecording):
     """Minecraft by the contractors of VPT, or of MineRL: `x.mp4` and `x.jsonl`.
 
     Source: Baker et al. 2022, arXiv:2206.11795, and data_loader.py of github.com/openai/Video-Pre-Training. A line of
@@ -64,7 +85,7 @@ class Vpt(Recording):
     places are not read.
     """
 
-    format, endings, mappings = "vpt", VIDEO_ENDINGS, ("vpt",)
+    format, endings, beside, mappings = "vpt", VIDEO_ENDINGS, (".jsonl",), ("vpt",)
 
     @classmethod
     def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
@@ -82,9 +103,8 @@ class Vpt(Recording):
         """The name without date and time, which pieces of five minutes have."""
         return self.path.with_name(re.sub(r"-\d{8}-\d{6}$", "", self.path.stem))
 
-    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
-        """Input is unknown while a menu is open and after the last line."""
-        log, held, stuck, slot, time = self.path.with_suffix(".jsonl"), set[str](), False, None, 0.0
+    def _rows(self) -> Iterator[_Row]:
+        log, stuck, slot = self.path.with_suffix(".jsonl"), False, None
         for time, (number, row) in zip(self.times_F.tolist(), table_rows(log), strict=False):
             with reading(f"{log} line {number}"):
                 mouse = row["mouse"]
@@ -95,15 +115,13 @@ class Vpt(Recording):
                 if slot not in (None, row.get("hotbar")):
                     keys.add(str(row["hotbar"] + 1))
                 slot = row.get("hotbar")
-                values = {PAUSED: float(row["isguiopen"]), **{key: float(key in keys) for key in held | keys}}
-                moved = {f"mouse_{axis}": float(mouse[axis]) for axis in ("dx", "dy")}
-                values |= {name: counts if abs(counts) <= _MOST_COUNTS else 0.0 for name, counts in moved.items()}
-            held = keys
-            yield from ((time, name, value) for name, value in values.items())
-        yield time + 1 / 20, PAUSED, 1
+                moved = [(f"mouse_{axis}", float(mouse[axis])) for axis in ("dx", "dy")]
+                values = [(PAUSED, float(row["isguiopen"])), *((key, 1.0) for key in sorted(keys))]
+                values += [(name, counts) for name, counts in moved if abs(counts) <= _MOST_COUNTS]
+            yield time, values
 
 
-class OpenCs2(Recording):
+class OpenCs2(_RowRecording):
     """A round of one player of OpenCS2: a folder with `video.mp4` and `ticks.parquet`.
 
     Source: dataset card of huggingface.co/datasets/blanchon/opencs2_dataset. The video has 32 pictures a second, the
@@ -117,8 +135,9 @@ class OpenCs2(Recording):
 
     @property
     def files(self) -> Sequence[Path]:
-        """The video, and its preview."""
-        return [self.video, self.path / "video.preview.mp4"]
+        """The ticks, the video, its preview, and tables of kills."""
+        tables = [place / _CS2_KILLS for place in self.path.parents]
+        return [*super().files, self.path / "video.preview.mp4", *tables]
 
     @property
     def session(self) -> Path:
@@ -134,7 +153,7 @@ class OpenCs2(Recording):
     @cached_property
     def _kills(self) -> Counter[int] | None:
         """Kills of the player by tick; None: there is no table of them, or the folders do not name the round."""
-        tables = (place / "events" / "kills.parquet" for place in self.path.parents)
+        tables = (place / _CS2_KILLS for place in self.path.parents)
         place = dict(part.split("=", 1) for part in self.path.parts if "=" in part)
         table = next((table for table in tables if table.is_file()), None)
         if table is None or not {"match_id", "map_name", "round", "player"} <= place.keys():
@@ -144,30 +163,25 @@ class OpenCs2(Recording):
         rows = [row for row in parquet_rows(table, ["tick", *sides, *match], where) if row[sides[0]] != row[sides[1]]]
         return Counter(row["tick"] for row in rows if all(str(row[name]) == place[name] for name in match))
 
-    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
-        """Input is unknown from the second step after the death on."""
-        held, time, death, kills = set[str](), -math.inf, math.inf, self._kills
+    def _rows(self) -> Iterator[_Row]:
+        death, kills = math.inf, self._kills
         states = [name for name in _CS2_STATES if name in self.state_columns]
-        yield time, PAUSED, 1
         for row in parquet_rows(self.path / self.parts[0], ["t", "tick", "is_alive", "active", *_TURNS, *states]):
             time = float(row["t"])
-            keys = set(re.findall(r"\w+", str(row["active"] or "").lower()))  # a list, or a text
-            values = [(key, float(key in keys)) for key in sorted(keys ^ held)]
+            if time >= death + 2 * STEP:  # the step after the death still shows its picture
+                break
+            keys = re.findall(r"\w+", str(row["active"] or "").lower())  # a list, or a text
+            values = [(key, 1.0) for key in keys]
             values += [(name, sign * float(row[column] or 0)) for column, (name, sign) in _TURNS.items()]
             values += [(STATE + name, float(row[name])) for name in states]
             values += [] if kills is None else [(STATE + "reward", float(kills[row["tick"]]))]
-            if time >= death + 2 * STEP:
-                break
-            yield time, PAUSED, 0
             if death == math.inf:
                 death = death if row["is_alive"] else time
-                yield time, STATE + "terminated", float(time == death)
-            yield from ((time, name, value) for name, value in values)
-            held = keys
-        yield time + 1 / 64, PAUSED, 1
+                values.append((STATE + "terminated", float(time == death)))
+            yield time, values
 
 
-class OpenP2p(Recording):
+class OpenP2p(_RowRecording):
     """A folder of Recap, as in the data of Open-P2P: `annotation.proto` and its video.
 
     Source: video_annotation.proto and the loader of github.com/elefant-ai/open-p2p. The annotation is a binary message
@@ -180,8 +194,8 @@ class OpenP2p(Recording):
 
     @property
     def files(self) -> Sequence[Path]:
-        """The videos, of which there may be one in each size."""
-        return sorted(self.path.glob("*.mp4"))
+        """The annotation and the videos, of which there may be one in each size."""
+        return [*super().files, *sorted(self.path.glob("*.mp4"))]
 
     @cached_property
     def video(self) -> Path:
@@ -191,27 +205,17 @@ class OpenP2p(Recording):
                 return self.path / name
         raise RecordingError(f"{self.path} has no video; expected {' or '.join(_P2P_VIDEOS)} beside {self.parts[0]}")
 
-    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
-        """Without a known action, and after the last one, input is unknown."""
-        file, held, time = self.path / self.parts[0], set[str](), 0.0
+    def _rows(self) -> Iterator[_Row]:
+        file = self.path / self.parts[0]
         with reading(file):
             frames = _fields(file.read_bytes())[3]
-        for index, time in enumerate(self.times_F.tolist(), 1):
-            if index == len(frames):
-                break
+        for index, (time, data) in enumerate(zip(self.times_F.tolist(), frames[1:], strict=False), 1):
             with reading(f"{file}, annotation {index},"):
-                frame = _fields(frames[index])
-                actions = [_fields(data) for number in (1, 6) for data in frame[number]]
+                frame = _fields(data)
+                actions = [_fields(action) for number in (1, 6) for action in frame[number]]
                 action = next((action for action in actions if any(action[3])), None)
-                values = [] if action is None else list(_action_values(action))
-            pressed = {name for name, _ in values}
-            yield time, PAUSED, float(action is None)
-            yield from ((time, name, 0.0) for name in sorted(held - pressed))
-            yield from ((time, name, value) for name, value in values)
-            held = pressed
-        else:
-            time += 1 / 20
-        yield time, PAUSED, 1
+                values = [(PAUSED, 1.0)] if action is None else list(_action_values(action))
+            yield time, values
 
 
 def _action_values(action: _Fields) -> Iterator[tuple[str, float]]:
@@ -264,7 +268,7 @@ def _varint(view: memoryview, place: int) -> tuple[int, int]:
             return value - (1 << 64) if value >> 63 else value, place
 
 
-class NitroGen(Recording):
+class NitroGen(_RowRecording):
     """A chunk of NitroGen, `actions_raw.parquet` and `metadata.json` in a folder, with a video of one's own.
 
     Source: dataset card of huggingface.co/datasets/nvidia/NitroGen. A chunk has one row for each picture of 20 seconds,
@@ -280,9 +284,13 @@ class NitroGen(Recording):
         """Return all chunks in or below a folder, those without a video too."""
         return [cls(one, options) for one in {path.parent for name in _NITROGEN_TABLES for path in folder.rglob(name)}]
 
-    @cached_property
+    @property
     def files(self) -> Sequence[Path]:
-        """Videos of the chunk, and the whole one."""
+        """Tables, and videos of the chunk and the whole one."""
+        return [*(self.path / name for name in (*_NITROGEN_TABLES, "metadata.json")), *self._videos]
+
+    @cached_property
+    def _videos(self) -> Sequence[Path]:
         names = [self.path.with_name(f"{name}{e}") for name in (self.path.name, self._whole) for e in VIDEO_ENDINGS]
         inside = sorted(path for path in self.path.iterdir() if path.suffix.lower() in VIDEO_ENDINGS)
         return [*inside, *(path for path in names if path.is_file())]
@@ -290,9 +298,9 @@ class NitroGen(Recording):
     @property
     def video(self) -> Path:
         """The video of the chunk, else the whole one."""
-        if not self.files:
+        if not self._videos:
             raise RecordingError(f"{self.path} has no video; put it into that folder, or {self._whole}.mp4 beside it")
-        return self.files[0]
+        return self._videos[0]
 
     @property
     def session(self) -> Path:
@@ -318,15 +326,14 @@ class NitroGen(Recording):
         """Decode the video, from the start of the chunk on."""
         return video_pictures(self.video, start=self._start, wanted_F=wanted_F)
 
-    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
+    def _rows(self) -> Iterator[_Row]:
         table = next(self.path / name for name in _NITROGEN_TABLES if (self.path / name).is_file())
-        rate, number = float(self._metadata["chunk_size"]) / self._seconds, -1
+        rate = float(self._metadata["chunk_size"]) / self._seconds
         for number, row in enumerate(parquet_rows(table)):
             values = [(name, float(row[column] or 0)) for column, name in _NITROGEN_BUTTONS.items()]
             for side in ("left", "right"):
                 values += [(f"{side}_stick_{axis}", sign * float(row[f"j_{side}"][k])) for axis, k, sign in _STICKS]
-            yield from ((number / rate, name, value) for name, value in values)
-        yield (number + 1) / rate, PAUSED, 1
+            yield number / rate, values
 
     @cached_property
     def _metadata(self) -> Mapping[str, Any]:

@@ -109,12 +109,7 @@ class OwaMcap(Recording):
     Window messages only say which window is in front most of the time; input to other windows is a cut.
     """
 
-    format, endings = "owamcap", (".mcap",)
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """The log, and videos of its name."""
-        return [self.path, *(self.path.with_suffix(ending) for ending in VIDEO_ENDINGS)]
+    format, endings, beside = "owamcap", (".mcap",), VIDEO_ENDINGS
 
     @property
     def video(self) -> Path:
@@ -135,7 +130,8 @@ class OwaMcap(Recording):
     def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
         """Decode the pictures that have a message."""
         places_F, times_F = self._screens_F2.T
-        for place, load in video_pictures(self.video, start=0.0):
+        wanted_F = None if wanted_F is None else places_F[np.isin(times_F, wanted_F)]
+        for place, load in video_pictures(self.video, start=0.0, wanted_F=wanted_F):
             index = int(np.searchsorted(places_F, place - _TOLERANCE))
             if index < len(places_F) and abs(places_F[index] - place) <= _TOLERANCE:
                 yield float(times_F[index]), load

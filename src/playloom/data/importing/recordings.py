@@ -98,6 +98,8 @@ class Recording(ABC):
     """Name of the format, for `--format`."""
     endings: ClassVar[tuple[str, ...]] = ()
     """Endings of the files that `find` looks for."""
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Endings of other files of such a recording, with its name."""
     parts: ClassVar[tuple[str, ...]] = ()
     """Names of the files of a recording that is a folder, the video last; empty: it is a file."""
     mappings: ClassVar[tuple[str, ...]] = ("wasd-mouse", "xinput")
@@ -114,8 +116,9 @@ class Recording(ABC):
 
     @property
     def files(self) -> Sequence[Path]:
-        """Files of the recording that another format would take too."""
-        return [self.path, self.video]
+        """All files that it may have: no other format takes them, and a finished import compares them."""
+        parts = [self.path / name for name in self.parts]
+        return [self.path, *parts, *(self.path.with_suffix(ending) for ending in self.beside)]
 
     @property
     def video(self) -> Path:
@@ -160,10 +163,6 @@ class Recording(ABC):
     def pictures(self, wanted_F: Times | None = None) -> Iterator[Frame]:
         """Read the pictures one at a time; only those of the wanted times, some of `times_F`, have to be given."""
         return video_pictures(self.video, wanted_F=wanted_F)
-
-    def pictures_from(self, start: float) -> Iterator[Frame]:
-        """Read the pictures from a time in seconds on."""
-        return ((time, load) for time, load in self.pictures() if time >= start - PICTURE_SLACK)
 
     def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
         """Read the input in order of time; other controls than these may be left out."""
@@ -245,6 +244,11 @@ class PictureFolder(_Rows):
     """A folder of pictures with an `actions.csv`; the last picture's action may be missing and is then rest."""
 
     format, parts = "pictures", (ACTIONS_FILE,)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The table and the pictures."""
+        return [*super().files, *pictures_in(self.path)]
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def resample(
     """Return the input of every step, float32 [T, C].
 
     Stick positions below `dead_zone` are 0, and the rest is stretched to [-1, 1].
-    Changes of other controls are ignored; RecordingError when the times of changes go backwards.
+    Changes of other controls are ignored; RecordingError when times go backwards or a value is not finite.
     """
     columns = {name: index for index, name in enumerate(controls)}
     kinds = [_kind(name) for name in controls]
@@ -149,5 +149,8 @@ def _in_order(changes: Iterable[InputChange]) -> Iterator[InputChange]:
         if change.time < latest - _LATE:
             times = f"got {change.time:.3f} s after {latest:.3f} s"
             raise RecordingError(f"the times of the input go backwards: {times}; sort the log")
+        if not (math.isfinite(change.value) or change.control.startswith(STATE)):
+            where = f"{change.control} is wrong at {change.time:.3f} s"
+            raise RecordingError(f"{where}: got {change.value}, expected a number")
         latest = max(latest, change.time)
         yield change._replace(time=latest)

@@ -19,7 +19,7 @@ from typing import Any
 from playloom.actions.codec import BIN_VALUES, SLOT_NAMES, Schema, detect_schema
 from playloom.actions.controller import CONTROLS, Control
 from playloom.data.dataset import OUTCOMES
-from playloom.data.importing.files import TABLE_ENDINGS, VIDEO_ENDINGS, Frame, table_rows, video_pictures
+from playloom.data.importing.files import TABLE_ENDINGS, VIDEO_ENDINGS, table_rows
 from playloom.data.importing.mapping import control_name
 from playloom.data.importing.recordings import Change, Recording, check_sources
 from playloom.data.importing.resample import MAX_GAP, MOUSE, PAUSED, STATE, STEP
@@ -51,7 +51,7 @@ _SPECIAL = {"focus", "wbuttons", *_XINPUT}
 class VideoLog(Recording):
     """A video and a log with its name; `find` gives videos without a log too."""
 
-    format, endings = "video", VIDEO_ENDINGS
+    format, endings, beside = "video", VIDEO_ENDINGS, TABLE_ENDINGS
 
     @cached_property
     def log(self) -> Path:
@@ -87,11 +87,6 @@ class VideoLog(Recording):
     def state_columns(self) -> Sequence[str]:
         """Columns `reward`, `terminated`, `truncated` and, without its prefix, `state_NAME` of rows."""
         return [] if self._control_column else [name for name in map(_state, self._columns) if name]
-
-    def pictures_from(self, start: float) -> Iterator[Frame]:
-        """Read the pictures from a time in seconds on, without decoding what is before the last key frame."""
-        first, _ = next(video_pictures(self.video, start=0.0))
-        return ((start + time, load) for time, load in video_pictures(self.video, start=first + start))
 
     def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
         wanted = {*sources, PAUSED}
