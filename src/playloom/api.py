@@ -27,7 +27,7 @@ from playloom.models.card import CARD
 from playloom.models.decode_order import DecodeOrder
 from playloom.models.folder import FILES, bundled_models, copy_model, model_folder
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _HUB_HEADER = "---\nlibrary_name: playloom\ntags: [world-model]\n---\n"
 
 

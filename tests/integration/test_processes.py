@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from playloom.atomic_io import folder_lock
 from playloom.data.dataset import TokenDataset
+from playloom.envs import ENV_ID, WorldModelEnv
 from playloom.errors import BadInputError
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.quantizer import Quantizer
@@ -264,3 +267,22 @@ def test_killed_at_any_moment_every_frame_it_speaks_of_is_there(tmp_path):
         for number in tree.nodes:
             assert (place.read_frame(number).frame_HWC == frame(number).frame_HWC).all()
         shelf.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_forked_environments_load_models_of_their_own():
+    """An engine of the process before the fork was taken over; its threads are not there, so the first step hung."""
+    settings = {"prompts": "plaza-explorer", "actions": ["rest", "forward"]}
+    with closing(WorldModelEnv(**settings)) as here:
+        here.reset(seed=1)
+        envs = gym.make_vec(
+            ENV_ID, num_envs=2, vectorization_mode="async", vector_kwargs={"context": "fork"}, **settings
+        )
+        try:
+            envs.reset_async(seed=1)
+            envs.reset_wait(timeout=300)
+            envs.step_async(np.array([1, 0]))
+            frames_NHWC = envs.step_wait(timeout=300)[0]
+        finally:
+            envs.close(terminate=True)
+        np.testing.assert_array_equal(frames_NHWC[0], here.step(1)[0])

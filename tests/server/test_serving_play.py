@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -271,7 +272,9 @@ def test_the_recording_is_what_was_shown(server):
             assert answer.read()[4:8] == b"ftyp"
 
 
-def test_a_slow_reader_loses_frames_and_delays_no_other():
+def test_a_slow_reader_loses_frames_and_delays_no_other(monkeypatch):
+    # Who reads nothing answers no ping either; here that takes as long as the machine needs.
+    monkeypatch.setattr(WebSocketsSansIOProtocol, "start_keepalive", lambda protocol: None)
     with served(fps=100) as server:
         host, port = server[0].split(":")
         narrow = socket.socket()
@@ -284,9 +287,9 @@ def test_a_slow_reader_loses_frames_and_delays_no_other():
         slow.send(json.dumps({"type": "hello"}))
         with slow, join(server) as quick:
             connection = live(server).connections[text(slow, "ready")["token"]]
-            sequences, end = [], time.monotonic() + 15
+            sequences: list[int] = []
             # Nobody reads from the slow one meanwhile. Its first frame may be lost early; the session must still go on.
-            while (not lost() or len(connection.history.sent()) <= 20) and time.monotonic() < end:
+            while (not lost() or len(connection.history.sent()) <= 20) and len(sequences) < 400:
                 sequences.append(frame(quick)["sequence"])
             assert lost() > 0
             assert sequences == sorted(set(sequences))

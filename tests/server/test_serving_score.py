@@ -234,6 +234,11 @@ def test_an_invalid_body_is_refused(web, name):
     error_of(response)
 
 
+def test_json_past_the_limits_of_the_parser_is_a_sentence(web):
+    for body in (b"[" * 3999, b'{"input_data": ' + b"1" * 10**6 + b"}"):
+        assert "not JSON that can be read" in error_of(web.post("/score", content=body))
+
+
 def test_it_still_answers(web):
     assert len(results(web, score_body())) == 1
     assert web.get("/v1/health").json()["status"] == "ok"

@@ -3,10 +3,12 @@
 import gc
 import io
 import json
+import math
 import threading
 import time
 import zipfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
@@ -288,27 +290,46 @@ def test_a_watermarked_image_sent_back_is_replaced_by_its_frame(web):
     assert (frames_of(web, third["id"], [0])[0].frame_HWC == frame.frame_HWC).all()
 
 
+def end_the_time_of_requests(web):
+    def end():
+        for scope in web.app.state.server.service.limiter._scopes:
+            scope.deadline = -math.inf
+
+    web.portal.call(end)
+
+
 def test_a_step_whose_request_timed_out_is_in_the_context():
-    with client(request_seconds=2) as web:
-        service = web.app.state.server.service
+    with client() as web, ThreadPoolExecutor(1) as pool:
+        server, go_on = web.app.state.server, threading.Event()
         token = web.post("/v1/sessions", json={"seed": 1}).json()["token"]
-        busy = threading.Event()
-        service.io_pool.submit(busy.wait)  # pictures are written late: the step is dreamed, its answer is not in time
-        assert web.post(f"/v1/sessions/{token}/step", json={}).status_code == 504
-        busy.set()
+        kept = server.sessions.find(token).history.frames
+        server.service.io_pool.submit(go_on.wait)  # pictures are written late: the step is dreamed, its answer is not
+        answer = pool.submit(web.post, f"/v1/sessions/{token}/step", json={})
+        wait_for(lambda: kept()[-1].manifest is not None)
+        end_the_time_of_requests(web)
+        assert answer.result().status_code == 504
+        go_on.set()
         web.post(f"/v1/sessions/{token}/step", json={}).raise_for_status()
-        made = [kept.manifest.step for kept in web.app.state.server.sessions.find(token).history.frames()[-2:]]
-        assert made == [1, 2]
+        assert [frame.manifest.step for frame in kept()[-2:]] == [1, 2]
 
 
-def test_a_story_is_created_after_its_request_timed_out():
-    with client(request_seconds=2) as web:
-        stories = web.app.state.server.stories
+def test_a_story_is_created_after_its_request_timed_out(monkeypatch):
+    with client() as web, ThreadPoolExecutor(1) as pool:
+        stories, writing, go_on = web.app.state.server.stories, threading.Event(), threading.Event()
+        create = stories._store.create
+
+        def held_up(*given):
+            writing.set()
+            go_on.wait()
+            return create(*given)
+
         begin(web)
-        busy = threading.Event()
-        stories._disk.submit(busy.wait)
-        threading.Timer(3, busy.set).start()
-        assert web.post("/v1/stories", json={}).status_code == 504
+        monkeypatch.setattr(stories._store, "create", held_up)
+        answer = pool.submit(web.post, "/v1/stories", json={})
+        assert writing.wait(60)
+        end_the_time_of_requests(web)
+        assert answer.result().status_code == 504
+        go_on.set()
         listed = {item["id"] for item in web.get("/v1/stories").json()["stories"]}
         assert len(listed) == 2
         assert listed == {path.name for path in stories._store.folder.iterdir()}

@@ -17,7 +17,7 @@ import pytest
 from fastapi import HTTPException
 from websockets.sync.client import connect
 
-from playloom.errors import ConfigError, PictureError, PlayloomError
+from playloom.errors import BadInputError, ConfigError, PictureError, PlayloomError
 from playloom.media.images import picture_size, read_frame
 from playloom.server.app import create_app
 from playloom.server.errors import to_http_error
@@ -34,6 +34,12 @@ def test_without_a_key_only_this_machine_is_served():
         assert read_settings(host=host, api_key="secret").key == "secret"
     for host in ("127.0.0.1", "localhost", "::1", "127.9.9.9"):
         assert read_settings(host=host).local
+
+
+@pytest.mark.parametrize("host", ["1.2.3.4.5", "é" * 70])
+def test_an_address_that_is_none_is_a_sentence(host):
+    with pytest.raises(BadInputError, match="cannot listen"):
+        listen(read_settings(host=host, api_key="x"))
 
 
 def test_settings_come_from_the_environment_and_mistakes_are_sentences(monkeypatch):
@@ -133,6 +139,17 @@ def test_the_page_for_browsers_and_facts_for_programs():
             assert "frame-ancestors 'none'" in shown.headers["content-security-policy"]
         assert "MIT" in web.get("/licences.txt").text, "the script is only given with the licences of what it contains"
         assert web.get("/favicon.svg").headers["content-type"] == "image/svg+xml"
+
+
+def test_head_is_answered_as_get_without_the_body():
+    with served() as (address, _), httpx.Client(base_url=f"http://{address}") as web:
+        for path in ("/", "/favicon.svg", "/metrics", "/v1/health", "/v1/models", "/v1/openapi.json", "/nothing"):
+            head, got = web.head(path), web.get(path)
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert head.headers["content-type"] == got.headers["content-type"]
+        assert 'playloom_requests_total{method="HEAD",route="/v1/health",status="200"} 1.0' in web.get("/metrics").text
+        for path in ("/score", "/cancel_job?job_id=1", "/get_job_results?job_ids=1", f"/v1/stories/{'0' * 32}/events"):
+            assert web.head(path).status_code == 405, "only a GET may cancel, take results or wait for events"
 
 
 def test_bodies_are_bounded_all_together():

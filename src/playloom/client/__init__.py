@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +29,7 @@ from playloom.client.endpoint import (
     ENDINGS,
     ENDPOINT_VARIABLE,
     KEY_VARIABLES,
+    MAX_SECONDS,
     Endpoint,
     Key,
     Request,
@@ -111,8 +111,8 @@ class CallJob:
             raise BadInputError(f"unknown upscale {self.upscale!r}; {did_you_mean(self.upscale, get_args(Upscale))}")
         if not 1 <= self.steps <= _MAX_STEPS:
             raise BadInputError(f"steps are out of range: got {self.steps}, expected 1 to {_MAX_STEPS}")
-        if not (self.delay >= 0 and math.isfinite(self.delay)):
-            raise BadInputError(f"the delay is out of range: got {self.delay:g} s, expected 0 or more")
+        if not 0 <= self.delay <= MAX_SECONDS:
+            raise BadInputError(f"the delay is out of range: got {self.delay:g} s, expected 0 to {MAX_SECONDS:,}")
         if self.seed < 0:
             raise BadInputError(f"the seed is out of range: got {self.seed}, expected 0 or more")
         if self.start is None and not self.resume:

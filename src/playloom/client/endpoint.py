@@ -50,6 +50,7 @@ _ACTION_NAMES = ("actions", "actions_output")
 _REQUEST_NAMES = ("context", "input_data")  # a request that is repeated in the response
 _MAX_RESPONSE_BYTES = 64 * 1024 * 1024  # one step is far below a megabyte
 _MAX_ERROR_BYTES = 64 * 1024
+MAX_SECONDS = 86_400  # of a timeout or a delay
 _FIRST_WAIT, _LONGEST_WAIT, _MAX_RETRY_AFTER = 0.5, 30.0, 300.0  # seconds
 _CHECK_KEY = "; check the key (--key, or MUSE_API_KEY or PLAYLOOM_API_KEY in the environment)"
 _CHECK_ADDRESS = "; check the address: its path is /score on most endpoints"
@@ -133,8 +134,10 @@ class Endpoint:
         up to 30 s, with up to 1 s at random; `on_retry` receives a sentence before each. BadInputError for an address,
         a timeout or a number of retries that is not valid.
         """
-        if not (timeout > 0 and math.isfinite(timeout)):
-            raise BadInputError(f"the timeout is out of range: got {timeout:g} s, expected more than 0")
+        if not 0 < timeout <= MAX_SECONDS:
+            raise BadInputError(
+                f"the timeout is out of range: got {timeout:g} s, expected more than 0 and at most {MAX_SECONDS:,}"
+            )
         if retries < 0:
             raise BadInputError(f"retries are out of range: got {retries}, expected 0 or more")
         parts = _parse_address(address)

@@ -57,10 +57,10 @@ class Controller(ActionMapper):
         try:
             state = np.array(actions, np.float32)
         except (TypeError, ValueError) as error:
-            raise ActionError(f"the action is {actions!r}: expected {len(CONTROLS)} numbers in -1 to 1") from error
+            raise ActionError(f"the action is {actions!r:.60}: expected {len(CONTROLS)} numbers in -1 to 1") from error
         # encode_vector refuses other shapes, and sticks out of range.
         if state.shape[-1:] == (len(CONTROLS),) and not (np.abs(state[..., _PRESSED]) <= 1).all():  # NaN included
-            raise ActionError(f"the action is {actions!r}: expected {len(CONTROLS)} numbers in -1 to 1")
+            raise ActionError(f"the action is {actions!r:.60}: expected {len(CONTROLS)} numbers in -1 to 1")
         return encode_vector(state)
 
 
@@ -69,7 +69,7 @@ class DiscreteActions(ActionMapper):
 
     def __init__(self, actions: Mapping[str, ControllerState] | Sequence[str]) -> None:
         if not isinstance(actions, Mapping | Sequence) or isinstance(actions, str):
-            raise ConfigError(f"actions is {actions!r}: expected a list, as ['rest', 'forward', 'turn_left']")
+            raise ConfigError(f"actions is {actions!r:.60}: expected a list, as ['rest', 'forward', 'turn_left']")
         if not len(actions):
             raise ConfigError("actions is empty: expected at least one, as ['rest', 'forward']")
         self.names: tuple[str, ...] = tuple(map(str, actions))
@@ -86,7 +86,7 @@ class DiscreteActions(ActionMapper):
             numbers = np.asarray(actions, object)
         last = len(self.names) - 1
         if not np.issubdtype(numbers.dtype, np.integer) or ((numbers < 0) | (numbers > last)).any():
-            raise ActionError(f"the action is {actions!r}: expected 0 to {last} ({', '.join(self.names)})")
+            raise ActionError(f"the action is {actions!r:.60}: expected 0 to {last} ({', '.join(self.names)})")
         return self._values_KA[numbers]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -223,6 +224,8 @@ class BaseWorldModelEnv:
             raise ConfigError(f"max_steps is {max_steps!r}: expected a whole number from 1, or None for no truncation")
         if observation not in ("frame", "codes"):
             raise ConfigError(f"unknown observation {observation!r}: expected frame or codes")
+        if not isinstance(sampling, Sampling | None):
+            raise ConfigError(f"sampling is {sampling!r:.60}: expected a Sampling, as Sampling(temperature=0.5)")
         self.render_mode, self.max_steps, self.observation = render_mode, max_steps, observation
         self.reward_fn, self.terminated_fn = reward_fn, terminated_fn
         self.action_mapper = make_action_mapper(actions)
@@ -342,8 +345,10 @@ def _load_engine(model: AnyModel, device: str, decode_order: DecodeOrder | None,
         raise ConfigError(f"the model is a {type(model).__name__}: expected a name, a folder or an Engine")
     if not isinstance(model, Engine):
         folder, device = model_folder(None if model is None else str(model)), pick_device(device)
-        key = (folder.resolve(), (folder / "model.json").read_bytes(), device, repr(decode_order), backend)
-        engine = _ENGINES.get(key)  # model.json has the weights' fingerprints: a folder trained anew is another key
+        # An engine's threads do not survive a fork. A folder trained anew has other fingerprints in its model.json.
+        content = (folder / "model.json").read_bytes()
+        key = (os.getpid(), folder.resolve(), content, device, repr(decode_order), backend)
+        engine = _ENGINES.get(key)
         if engine is None:
             engine = _ENGINES[key] = open_engine(str(folder), device=device, decode_order=decode_order, backend=backend)
         return engine

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.data.dataset import INDEX, FrameDataset
-from playloom.data.prompts import find_prompt, list_prompts, load_prompt, prompt_folder
+from playloom.data.prompts import check_prompt, find_prompt, list_prompts, load_prompt, prompt_folder
 from playloom.data.sampler import alive_spans
 from playloom.errors import BadInputError, RecordingError
 from playloom.games import render
@@ -47,7 +47,7 @@ def prompt_sources(prompts: Prompts, model: ModelDescription, split: str | None 
 
 
 def _sources(one: PromptLike, model: ModelDescription, split: str | None) -> Sequence[PromptSource]:
-    if isinstance(one, str | Path) and (Path(one) / INDEX).is_file():
+    if isinstance(one, str | Path) and (check_prompt(one, model.folder) / INDEX).is_file():
         one = FrameDataset.open(Path(one))
     if isinstance(one, FrameDataset):
         return _windows(one, model, split)

@@ -74,9 +74,9 @@ def schedule(layout: StepLayout, row_delay: int | None = None) -> Schedule:
     """Return the pass of every position for a row delay k (None or the grid's width: raster)."""
     width = layout.grid_width
     row_delay = width if row_delay is None else row_delay
-    if not 1 <= row_delay <= width:
+    if not isinstance(row_delay, int) or not 1 <= row_delay <= width:
         raise ConfigError(
-            f"row delay {row_delay} does not fit a grid {width} wide; choose 1 to {width} ({width} is raster)"
+            f"row delay {row_delay!r} does not fit a grid {width} wide; choose 1 to {width} ({width} is raster)"
         )
     if not layout.rows:
         if row_delay != width:

@@ -65,11 +65,19 @@ def model_folder(name: str | Path | None = None) -> Path:
         return _BUNDLE / names[0]
     if name in names:
         return _BUNDLE / str(name)
-    if name is not None and (Path(name) / "model.json").is_file():
+    if name is not None and holds_file(Path(name), "model.json"):
         return Path(name)
     raise CheckpointError(
-        f"{str(name)!r} is neither a folder with model.json nor a bundled model; {did_you_mean(str(name), names)}"
+        f"{str(name)!r:.200} is neither a folder with model.json nor a bundled model; {did_you_mean(str(name), names)}"
     )
+
+
+def holds_file(folder: Path, name: str) -> bool:
+    """Return whether a folder holds a file; False where that cannot be read, or for a text that no path can be."""
+    try:
+        return (folder / name).is_file()
+    except OSError:
+        return False
 
 
 def read_model(folder: Path | str) -> ModelDescription:
@@ -155,7 +163,7 @@ def update_card(folder: Path, changes: Mapping[str, Any]) -> None:
 def read_card(name: str) -> str:
     """Return the card, as Markdown, of a bundled model's name, a model's folder, or the folder of a training run."""
     places = [Path(name), Path(name) / "model"] if name not in bundled_models() else []
-    found = [place for place in places if (place / CARD).is_file() or (place / "model.json").is_file()]
+    found = [place for place in places if holds_file(place, CARD) or holds_file(place, "model.json")]
     folder = found[0] if found else model_folder(name)
     if not (folder / CARD).is_file():
         model = read_model(folder)

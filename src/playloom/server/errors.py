@@ -20,6 +20,7 @@ _T = TypeVar("_T")
 _MAX_CONTAINERS = 12_000  # a request may have 10,000 actions
 _MAX_VALUES = 1_000_000
 _ROUTER_ERRORS = ("Not Found", "Method Not Allowed")  # Starlette's own
+_PARSE_ERROR = "There was an error parsing the body"  # FastAPI's own
 
 
 class ErrorResponse(BaseModel):
@@ -64,6 +65,8 @@ async def handle_error(request: Request, error: Exception) -> Response:
         path, routes = request.url.path[:100], "GET /v1/openapi.json lists all routes"
         missing = f"there is no {path} here" if error.status_code == 404 else f"{path} has no method {request.method}"
         error = HTTPException(error.status_code, f"{missing}; {routes}", error.headers)
+    elif isinstance(error, AnyHTTPException) and error.detail == _PARSE_ERROR:
+        error = HTTPException(400, "the body is not JSON that can be read: too deeply nested, or a number is too long")
     return error_response(error)
 
 

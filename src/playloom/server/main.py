@@ -182,9 +182,9 @@ def listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
-    except OSError as error:
+    except (OSError, TypeError) as error:  # TypeError: of a host name that cannot be encoded
         listener.close()
-        place, reason = f"{settings.host} port {settings.port}", error.strerror or error
+        place, reason = f"{settings.host} port {settings.port}", getattr(error, "strerror", None) or error
         raise BadInputError(f"cannot listen on {place}: {reason}; choose another --port or --host") from error
     return listener
 

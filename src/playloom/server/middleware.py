@@ -149,6 +149,8 @@ _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-r
 _LATENCY = (0.02, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 _DURATION = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _METHODS = {"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"}
+_ONLY_GET = re.compile(r"/get_job_results|/cancel_job|/v1/stories/[^/]+/events")
+"""Not answered to HEAD: a GET takes results, cancels, or does not end."""
 
 
 class Metrics:
@@ -178,7 +180,10 @@ class Metrics:
 
 
 class MetricsMiddleware:
-    """Outermost middleware: counts and logs requests, adds headers (the replica's name too), hides tracebacks."""
+    """Outermost middleware: counts and logs requests, adds headers (the replica's name too), hides tracebacks.
+
+    HEAD is passed on as GET; the web server leaves out the body.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, replica: str | None = None) -> None:
         self.app, self.metrics = app, metrics
@@ -186,9 +191,11 @@ class MetricsMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request or WebSocket."""
-        kind = scope["type"]
+        kind, method = scope["type"], scope.get("method")
         if kind not in ("http", "websocket"):
             return await self.app(scope, receive, send)
+        if method == "HEAD" and not _ONLY_GET.fullmatch(scope["path"]):
+            scope = {**scope, "method": "GET"}
         began, status, frames = time.monotonic(), 0, 0
         client, parts = (scope.get("client") or "-")[0], scope["path"].split("/")
         path = "/".join("*" if len(part) >= _SECRET else part for part in parts)[:_LONGEST]
@@ -229,7 +236,7 @@ class MetricsMiddleware:
             else:
                 self.metrics.in_progress -= 1
                 route = getattr(scope.get("route"), "path", "other")
-                method = scope["method"] if scope["method"] in _METHODS else "other"  # no series that clients invent
-                self.metrics.requests.labels(method, route, str(status)).inc()
+                label = method if method in _METHODS else "other"  # no series that clients invent
+                self.metrics.requests.labels(label, route, str(status)).inc()
                 self.metrics.seconds.labels(route).observe(seconds)
-                access.info("%s %s %s %d %.0f ms", client, method, path, status, 1000 * seconds)
+                access.info("%s %s %s %d %.0f ms", client, label, path, status, 1000 * seconds)

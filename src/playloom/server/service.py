@@ -178,11 +178,7 @@ class InferenceService:
 
     def resolve_prompt(self, name: str | None) -> str:
         """Return the name of a prompt of this model, or the first one for None."""
-        if name is None:
-            if not self.prompts:
-                raise BadInputError("this installation bundles no prompt; send an image to start from")
-            return self.prompts[0]
-        return find_prompt(name, self._prompts).stem
+        return self.prompts[0] if name is None else find_prompt(name, self._prompts).stem
 
     async def prompt(self, context: Sequence[ContextStep], *, stretch: bool = False) -> Prompt:
         """Build a prompt from the last steps that fit the model's context."""

@@ -26,7 +26,7 @@ from playloom.errors import CheckpointError
 from playloom.json_io import read_json, write_json
 from playloom.models.card import COPIES, tokenizer_card, write_card
 from playloom.models.checkpoint import WorldModel, load_model, load_weights, save_weights
-from playloom.models.folder import fingerprint, model_folder, replace_files
+from playloom.models.folder import fingerprint, holds_file, model_folder, replace_files
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.task import TrainingResult
@@ -62,7 +62,7 @@ def save_tokenizer(
 
 def load_tokenizer(folder: Path) -> PretrainedModel:
     """Read a tokenizer's run."""
-    if not (folder / _CONFIG).exists():
+    if not holds_file(folder, _CONFIG):
         raise CheckpointError(f"no tokenizer at {folder} ({_CONFIG} is missing); train one first")
     content = read_json(folder / _CONFIG, CheckpointError, "train or export again")
     try:
@@ -77,9 +77,9 @@ def load_tokenizer(folder: Path) -> PretrainedModel:
 def load_origin(name: str) -> PretrainedModel:
     """Load the model or tokenizer of a bundled model's name, a model's folder or a run's folder."""
     folder = Path(name)
-    if (folder / "model" / "model.json").is_file():
+    if holds_file(folder / "model", "model.json"):
         folder = folder / "model"
-    elif (folder / _CONFIG).is_file():
+    elif holds_file(folder, _CONFIG):
         return load_tokenizer(folder)
     else:
         folder = model_folder(name)

@@ -164,6 +164,9 @@ def test_what_cannot_be_stepped_says_why():
             env.step(wrong)
     with pytest.raises(ActionError, match="shape"):
         env.step(np.zeros((2, 16)))
+    with pytest.raises(ActionError) as caught:
+        env.step(np.full((8, 16), 2.0))
+    assert "\n" not in str(caught.value)
     env.step(REST)
     for _ in range(2):
         env.close()
@@ -175,6 +178,7 @@ def test_what_cannot_be_stepped_says_why():
         ({"max_steps": 0}, "max_steps"),
         ({"max_steps": 2.5}, "max_steps"),
         ({"model": make_engine().model}, "WorldModel"),
+        ({"sampling": {"temperature": 1}}, "Sampling"),
     ):
         with pytest.raises(ConfigError, match=said):
             WorldModelEnv(**{"model": make_engine(), "prompts": prompts(), **wrong})
@@ -274,8 +278,9 @@ def test_prompts_that_cannot_be_used_say_why(tmp_path):
     big = loud_model(tiny_config(context_steps=12))
     with pytest.raises(RecordingError, match="12 steps"):
         prompt_sources(frame_store(tmp_path / "frames"), big)
-    with pytest.raises(RecordingError):
-        prompt_sources("bundled:nowhere", model)
+    for unknown in ("bundled:nowhere", "x" * 300):
+        with pytest.raises(RecordingError, match="there is no"):
+            prompt_sources(unknown, model)
     with pytest.raises(BadInputError, match="no prompt"):
         prompt_sources([], model)
     for wrong in (7, [7]):

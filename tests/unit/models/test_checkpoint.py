@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+import playloom
 from conftest import loud_model, tiny_config
 from playloom.cli.app import app
 from playloom.errors import CheckpointError, StorageError
 from playloom.models.card import model_card
 from playloom.models.checkpoint import load_model, save_model
 from playloom.models.folder import copy_model, fingerprint, model_folder, read_card, update_card
-from playloom.training.artifacts import save_tokenizer
+from playloom.training.artifacts import load_origin, load_tokenizer, save_tokenizer
 from playloom.training.checkpoint import Snapshot, save_snapshot
 
 
@@ -115,6 +116,15 @@ def test_missing_and_unknown_folders_are_sentences(tmp_path, saved):
         load_model(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match="neither"):
         model_folder(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("text", ["x" * 300, "x" * 300 + "/y", "\0"])
+def test_a_text_that_no_path_can_be_is_a_sentence(text):
+    for load in (model_folder, load_model, read_card, load_origin, playloom.load):
+        with pytest.raises(CheckpointError, match=r"model\.json"):
+            load(text)
+    with pytest.raises(CheckpointError, match="no tokenizer"):
+        load_tokenizer(Path(text))
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000])

@@ -124,7 +124,7 @@ def test_the_published_pass_counts():
     assert [schedule(large, row_delay).image_passes for row_delay in (4, 2, 1)] == [98, 64, 47]
 
 
-@pytest.mark.parametrize("row_delay", [0, 4, -1])
+@pytest.mark.parametrize("row_delay", [0, 4, -1, 1.5, "diagonal"])
 def test_a_lag_outside_the_grid_is_a_sentence(row_delay):
     with pytest.raises(ConfigError, match="1 to 3"):
         schedule(layout_of(2, 3), row_delay)
