@@ -26,8 +26,8 @@ from playloom.inference.benchmark import synchronized_time, time_batch, time_fra
 from playloom.inference.cuda_graphs import FrameGraphs, cuda_capture
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
+from playloom.inference.session import Prompt
 from playloom.inference.torch_backend import CachedDecoder
-from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel, build_transformer, require_memory
 from playloom.models.config import ModelConfig
 from playloom.models.presets import PRESETS, preset

@@ -32,8 +32,7 @@ from playloom.inference.backend import BackendName
 from playloom.inference.benchmark import benchmark, first_prompt, time_frames
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.session import Session, StepInput
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt, Session, StepInput
 from playloom.models.checkpoint import load_model
 from playloom.models.folder import model_folder
 

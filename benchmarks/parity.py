@@ -30,8 +30,8 @@ from playloom.inference.benchmark import first_prompt
 from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
 from playloom.inference.engine import Engine
 from playloom.inference.features import hidden_states
+from playloom.inference.session import Prompt
 from playloom.inference.torch_backend import CachedDecoder
-from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel, load_model
 from playloom.models.decode_order import card_row_delay
 from playloom.models.folder import model_folder

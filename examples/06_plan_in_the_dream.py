@@ -30,8 +30,7 @@ from playloom.games.recorder import EpisodePlan, plan_episode, record_plans
 from playloom.inference.engine import Engine
 from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.session import StepInput
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt, StepInput
 from playloom.json_io import write_json
 from playloom.training.artifacts import load_origin
 from playloom.training.data_source import PrepareOptions, tokens_from

@@ -19,8 +19,7 @@ from playloom.inference.backend import BackendName
 from playloom.inference.engine import Engine
 from playloom.inference.generate import DreamJob, GenerationConfig, generate_clip, open_engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.session import Session
-from playloom.inference.types import Mode, Prompt
+from playloom.inference.session import Mode, Prompt, Session
 from playloom.media.images import ResizeMode
 from playloom.media.output_folder import GeneratedClip
 from playloom.models.card import CARD

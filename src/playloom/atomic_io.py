@@ -76,21 +76,23 @@ def next_free_path(folder: Path | str, *, numbered: bool = False) -> Path:
     """
     wanted = Path(folder).absolute()
     check_own_folder(wanted)
-    if not _is_free(wanted) and not (numbered and _is_result(wanted)):
-        content = "files that are no earlier result" if numbered else "files"
-        raise BadInputError(f"{folder} already holds {content}; choose another folder, or remove it first")
-    candidate, number = wanted, 1
-    while not _is_free(candidate):
-        number += 1
-        candidate = wanted.with_name(f"{wanted.name}-{number}")
-    return candidate
+    with _storage_errors(wanted):
+        if not _is_free(wanted) and not (numbered and _is_result(wanted)):
+            content = "files that are no earlier result" if numbered else "files"
+            raise BadInputError(f"{folder} already holds {content}; choose another folder, or remove it first")
+        candidate, number = wanted, 1
+        while not _is_free(candidate):
+            number += 1
+            candidate = wanted.with_name(f"{wanted.name}-{number}")
+        return candidate
 
 
 def check_own_folder(folder: Path | str) -> None:
     """Check that a folder to write is not a file, the current folder or one above it; BadInputError when it is."""
     wanted = Path(folder).absolute()
-    if wanted.exists() and not wanted.is_dir():
-        raise BadInputError(f"cannot write the folder {folder}: it is a file; choose another folder")
+    with _storage_errors(wanted):
+        if wanted.exists() and not wanted.is_dir():
+            raise BadInputError(f"cannot write the folder {folder}: it is a file; choose another folder")
     if Path.cwd().is_relative_to(wanted.resolve()):
         raise BadInputError(
             f"cannot write the folder {str(folder)!r}: it is the current folder or above it; name a folder of its own"
@@ -100,10 +102,11 @@ def check_own_folder(folder: Path | str) -> None:
 def ensure_writable(folder: Path | str, *, numbered: bool = False) -> None:
     """Check before long work that a folder, or its `next_free_path`, can be written; nothing is left there."""
     target = next_free_path(folder, numbered=True) if numbered else Path(folder).absolute()
-    above = next(place for place in target.parents if place.exists())
-    with _storage_errors(target), tempfile.TemporaryFile(dir=above) as probe:
-        probe.write(b"room")
-        probe.flush()
+    with _storage_errors(target):
+        above = next(place for place in target.parents if place.exists())
+        with tempfile.TemporaryFile(dir=above) as probe:
+            probe.write(b"room")
+            probe.flush()
 
 
 @contextmanager
@@ -113,10 +116,10 @@ def folder_lock(folder: Path | str) -> Iterator[None]:
     Without effect where the system has no file locks (Windows, some network disks).
     """
     target = Path(folder)
-    made = not target.exists()
     with _storage_errors(target):
+        made = not target.exists()
         target.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(target, os.O_RDONLY) if os.name == "posix" else None
+        descriptor = os.open(target, os.O_RDONLY) if os.name == "posix" else None
     try:
         if descriptor is not None:
             import fcntl

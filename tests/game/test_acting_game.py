@@ -22,7 +22,7 @@ from playloom.data.recording import STATE_COLUMNS, Episode, list_episodes, load_
 from playloom.errors import GameError, MissingExtraError, PlayloomError
 from playloom.evaluation.online.run import DEFAULT_WARMUP, ActJob, run_act
 from playloom.games.arena.env import render_episode
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt
 from playloom.media.images import read_picture
 from video_toys import read_frames, read_manifest
 

@@ -243,6 +243,8 @@ def test_without_a_terminal_progress_is_plain_lines(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) >= 3 and "\x1b" not in "".join(lines)
     assert lines[-1].startswith("dreaming: 2 of 8 frames, ") and "/s" in lines[-1] and "left" in lines[-1]
+    bar(8, 8)
+    assert "left" not in bar.bar.tasks[0].fields["text"], "the files are still to be written"
 
 
 def test_a_training_bar_fits_eighty_columns(monkeypatch):

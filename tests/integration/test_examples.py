@@ -13,7 +13,7 @@ from playloom.actions.script import parse_script
 from playloom.data.prompts import find_prompt, load_prompt_file
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt
 from playloom.models.checkpoint import load_model
 from playloom.models.onnx.export import export_onnx
 

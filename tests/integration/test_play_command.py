@@ -23,8 +23,7 @@ from playloom.inference.realtime.clock import VirtualTime
 from playloom.inference.realtime.recorder import write_play
 from playloom.inference.realtime.session import LiveJob, LiveSession, play_live
 from playloom.inference.realtime.state import LiveFrame
-from playloom.inference.session import StepInput
-from playloom.inference.types import StepResult
+from playloom.inference.session import StepInput, StepResult
 from playloom.media.action_table import read_actions, write_actions
 from playloom.media.clips import Clip, write_clip
 from playloom.models.checkpoint import save_model
@@ -156,7 +155,7 @@ def test_what_was_played_can_be_dreamed_again(model, clip, tmp_path):
     settings = {"model": model, "prompt": clip, "context": 3, "seed": 4, "decode_order": 1, "temperature": 0.7}
     job = LiveJob(script_SA=parse_script(SCRIPT).values_SA, seconds=0.6, fps=10, out=tmp_path / "play", **settings)
     result = play_live(job)
-    assert result.failure is None and result.folder == tmp_path / "play"
+    assert result.report["failure"] is None and result.folder == tmp_path / "play"
     again = run_dream(DreamJob(actions=str(result.folder / "actions.csv"), out=tmp_path / "dream", **settings))
     dreamed, played = read_frames(again.written.folder / "dream.mp4")[3:], read_frames(result.folder / "play.mp4")[3:]
     assert len(dreamed) == result.report["frames"]
@@ -164,6 +163,14 @@ def test_what_was_played_can_be_dreamed_again(model, clip, tmp_path):
         same, unlike = (np.abs(ours.astype(int) - frame).mean() for frame in (theirs, other))
         assert same < unlike / 3, "the same frame, up to what the video's compression takes"
     assert play_live(job).folder == tmp_path / "play-2", "an older run is never overwritten"
+
+
+def test_progress_counts_skipped_ticks(model, clip):
+    """It counted frames, so a slow run seemed to end half way."""
+    done: list[tuple[int, int]] = []
+    job = LiveJob(model=model, prompt=clip, context=3, controller="model", seconds=3600, fps=2000)
+    report = play_live(job, progress=lambda *ticks: done.append(ticks), stop=lambda: len(done) >= 3).report
+    assert len(done) == report["frames"] < done[-1][0] and {total for _, total in done} == {7_200_000}
 
 
 def test_the_model_plays_without_a_script(said):
@@ -192,6 +199,7 @@ def test_a_csv_of_either_schema_is_a_script(said, tmp_path):
         (("--headless", "--script", "jump", "--fps", "0"), "rate is 0 Hz; expected more than 0"),
         (("--headless", "--script", "jump", "--fps", "-5"), "rate is -5 Hz"),
         (("--headless", "--script", "jump", "--seconds", "0"), "seconds is 0; expected more than 0"),
+        (("--headless", "--script", "jump", "--seconds", "1e308", "--fps", "1e308"), "seconds is 1e+308; expected"),
         (("--headless", "--script", "jump", "--controller", "robot"), "'robot'"),
         (("--headless", "--script", "jump", "--seed", "-1"), "--seed"),
     ],

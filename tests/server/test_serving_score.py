@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt
 from playloom.media.images import read_picture
 from playloom.provenance import Manifest, stamp
 from playloom.server.service import SentImageCache

@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from playloom.data.prompts import list_prompts
 from playloom.errors import StorageError
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt
 from playloom.media.images import read_picture
 from playloom.provenance import stamp
 from playloom.server.schemas import read_actions

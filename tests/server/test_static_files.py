@@ -17,7 +17,7 @@ from playloom.cli.app import app
 from playloom.data.prompts import find_prompt, load_prompt
 from playloom.errors import BadInputError
 from playloom.inference.engine import Engine
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt
 from playloom.models.checkpoint import load_model, save_model
 from playloom.models.onnx.export import export_onnx
 from playloom.provenance import stamp

@@ -7,7 +7,7 @@ import numpy as np
 
 from playloom.actions.codec import SLOT_SIZES
 from playloom.inference.engine import Engine
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt
 
 
 def prompt_of(steps: int, seed: int = 0) -> Prompt:

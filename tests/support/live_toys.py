@@ -12,8 +12,7 @@ from playloom.actions.codec import REST_VALUES
 from playloom.errors import BadInputError
 from playloom.inference.realtime.clock import VirtualTime
 from playloom.inference.sampling import Sampling
-from playloom.inference.session import StepInput
-from playloom.inference.types import Prompt, StepResult
+from playloom.inference.session import Prompt, StepInput, StepResult
 
 TURN = REST_VALUES.copy()
 TURN[14] = 10

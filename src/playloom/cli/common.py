@@ -276,8 +276,9 @@ class Progress:
         text = f"{done}{'' if total is None else f' of {total}'}{f' {self._unit}' if self._unit else ''}"
         if rate > 0:
             text += f", {rate:.3g}/s"
-        if rate > 0 and total is not None:
-            text += f", {_duration((total - done) / rate + self._later)} left"
+        left = 0 if rate <= 0 or total is None else (total - done) / rate + self._later
+        if left > 0:  # else what follows has no progress of its own, such as writing the files
+            text += f", {_duration(left)} left"
         self.show(text, None if total is None else done / max(total, 1), what)
 
     def stage(self, name: str, later: float) -> None:

@@ -204,30 +204,23 @@ def _play_headless(live: dict[str, Any], options: dict[str, Any], threads: int |
         common.progress("playing", "ticks", timed=True) as bar,
         common.stopping("nothing was kept", after_step=True) as stop,
     ):
-        from playloom.device import machine, pick_device, set_threads
+        from playloom.device import set_threads
         from playloom.inference.realtime.session import LiveJob, play_live
 
         set_threads(threads)
         job = LiveJob(script_SA=actions_SA, **live, **options)
-        ticks = iter(range(1, job.ticks + 2))
-
-        def before_tick() -> bool:
-            bar(min(next(ticks, job.ticks), job.ticks) - 1, job.ticks)
-            return stop()
-
         greeting = f"for {job.seconds:g} s at {job.fps:g} frames per second ..."
         result = play_live(
             job,
             render=render,
-            machine=machine(pick_device(options["device"])),
             on_start=lambda name: typer.echo(f"playing {name} {greeting}", err=as_json),
-            stop=before_tick,
+            progress=bar,
+            stop=stop,
         )
         was_stopped = stop()
     _print_played(result, (*notes, *result.notes), as_json)
-    if result.failure is not None:
-        frames, reason = result.report["frames"], result.report["failure"]
-        raise PlayloomError(f"the dream failed after {frames} frames: {reason}") from result.failure
+    if (failure := result.report["failure"]) is not None:
+        raise PlayloomError(f"the dream failed after {result.report['frames']} frames: {failure}")
     if was_stopped:
         raise typer.Exit(stop.code)
 

@@ -23,8 +23,7 @@ from playloom.inference.backend import BackendName
 from playloom.inference.engine import Engine
 from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.session import Session, StepInput
-from playloom.inference.types import StepResult
+from playloom.inference.session import Session, StepInput, StepResult
 from playloom.models.decode_order import DecodeOrder
 from playloom.models.folder import model_folder
 from playloom.models.heads import StepPrediction, unknown_prediction

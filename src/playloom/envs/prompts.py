@@ -19,8 +19,7 @@ from playloom.errors import BadInputError, RecordingError
 from playloom.games import render
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.session import Session
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt, Session
 from playloom.models.folder import ModelDescription
 
 PromptLike: TypeAlias = str | Path | Prompt | FrameDataset

@@ -21,7 +21,7 @@ from playloom.actions.codec import ACTION_SLOTS, REST_VALUES, SLOT_NAMES, SLOT_S
 from playloom.data.sampler import alive_spans
 from playloom.evaluation.report import Row, standard_error
 from playloom.evaluation.segments import EvaluationContext, Segment, segment_episodes
-from playloom.inference.types import Mode
+from playloom.inference.session import Mode
 
 REPEATS = 10  # pairs of sub-samples per distance
 SUBSAMPLE = 0.8  # size of a sub-sample, as a share of the actions

@@ -22,7 +22,7 @@ from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.report import Row, standard_error
 from playloom.evaluation.segments import EvaluationContext, Segment, reconstruct, segment_episodes, with_codes
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt
 from playloom.models.checkpoint import WorldModel
 
 HEIGHT = 0.3  # height of an object, over picture height: 54 pixels of 180

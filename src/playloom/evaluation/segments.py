@@ -23,7 +23,7 @@ from playloom.errors import RecordingError
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row
 from playloom.inference.engine import Engine
-from playloom.inference.types import GenerationRequest, Prompt, StepResult
+from playloom.inference.session import GenerationRequest, Prompt, StepResult
 from playloom.models.checkpoint import WorldModel, require_networks
 
 Progress = Callable[[str], None]  # receives a description of each finished piece of work

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Literal, NamedTuple, get_args
 
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.device import pick_device
-from playloom.errors import BadInputError, ConfigError, MissingExtraError, did_you_mean
+from playloom.errors import BadInputError, ConfigError, MissingExtraError, PlayloomError, ResourceError, did_you_mean
 from playloom.models.folder import ModelDescription
 from playloom.models.heads import StepPrediction
 from playloom.models.onnx import DESCRIPTION
@@ -22,6 +24,7 @@ ChosenBackend = Literal["torch", "onnx", "onnx-int8"]
 """A backend that runs a model."""
 CPU_BACKEND: ChosenBackend = "onnx-int8"
 """What `auto` takes on a CPU for a model with graphs. Measured in docs/engine.md."""
+_OUT_OF_MEMORY = re.compile(r"out ?of ?memory|allocate memory|bad.alloc", re.IGNORECASE)
 
 
 class GeneratedFrames(NamedTuple):
@@ -61,3 +64,16 @@ def choose_backend(name: BackendName, model: ModelDescription, device: str = "au
             f"export onnx {model.folder}), or get it with: pip install 'playloom[train]'"
         )
     return "torch"
+
+
+@contextmanager
+def memory_errors(device: str) -> Iterator[None]:
+    """Raise a ResourceError in place of the body's error of NumPy, torch or onnxruntime when memory is short."""
+    try:
+        yield
+    except PlayloomError:
+        raise
+    except Exception as error:  # torch may be missing; on a CPU it and onnxruntime have no class for it
+        if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(repr(error))):
+            raise
+        raise ResourceError(f"out of memory on {device}: close some sessions, or use a smaller model") from error

@@ -19,7 +19,7 @@ from playloom.device import machine
 from playloom.errors import BadInputError
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import GenerationRequest, Prompt
+from playloom.inference.session import GenerationRequest, Prompt
 from playloom.media.images import fit_picture
 from playloom.models.folder import ModelDescription
 

@@ -21,8 +21,16 @@ from playloom.errors import ActionError, BadInputError
 from playloom.inference.backend import BackendName, choose_backend
 from playloom.inference.decoder import CacheSlot
 from playloom.inference.sampling import Sampling
-from playloom.inference.session import PendingAction, PromptStep, Session, StepInput
-from playloom.inference.types import GenerationRequest, Mode, Prompt, StepResult, check_codes
+from playloom.inference.session import (
+    GenerationRequest,
+    Mode,
+    PendingAction,
+    Prompt,
+    PromptStep,
+    Session,
+    StepInput,
+    StepResult,
+)
 from playloom.models.decode_order import schedule
 from playloom.models.folder import ModelDescription
 from playloom.models.heads import StepPrediction
@@ -125,14 +133,12 @@ class Engine:
             for session in sessions:
                 self._check_open(session)
             inputs = [StepInput(s, s.pending[0].action_A) for s in sessions if not s.ready]
-            for batch in self._batches([item for item in inputs if not item.session.pending[0].frame_cached]):
+            self._actions([item for item in inputs if item.action_A is not None])
+            for batch in self._batches(inputs):
                 self.decoder.give_frame(_states(batch), np.stack([i.session.pending[0].codes_N for i in batch]))
-                for item in batch:  # a retry, for example after a ResourceError, goes on with the action
-                    item.session.pending[0] = item.session.pending[0]._replace(frame_cached=True)
-            for batch in self._batches([item for item in inputs if item.action_A is not None]):
-                self.decoder.give_action(_states(batch), _given_actions(batch))
             for item in inputs:
                 item.session.pending.popleft()
+                item.session.pending_action = None
 
     def check(self, item: StepInput) -> None:
         """Validate one input of `step`; raises what `step` would raise, and moves nothing."""
@@ -154,7 +160,7 @@ class Engine:
             state=self.decoder.begin(),
             sampling=sampling or Sampling(),
             source=self.backend.source(seed),
-            pending=deque(map(PromptStep, self.codes(prompt), [*prompt.actions_TA, None])),
+            pending=deque(map(PromptStep, [None, *prompt.actions_TA], self.codes(prompt))),
         )
         try:
             while prefill and not session.ready:
@@ -184,14 +190,14 @@ class Engine:
     def codes(self, prompt: Prompt) -> NDArray[np.int64]:
         """Return the codes of a prompt's frames, int64 [T, N]: the prompt's own, else encoded now."""
         if prompt.codes_TN is not None:
-            return check_codes(prompt.codes_TN, self.layout)
+            return self._check_codes(prompt.codes_TN)
         self.model.config.tokenizer.check_size(prompt.frames_THWC)
         with self.backend.call():
             return self.backend.encode(prompt.frames_THWC)
 
     def frames(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Decode codes into frames, uint8 [T, H, W, 3]."""
-        codes_TN = check_codes(codes_TN, self.layout)
+        codes_TN = self._check_codes(codes_TN)
         with self.backend.call():
             return self.backend.decode(codes_TN)
 
@@ -230,7 +236,7 @@ class Engine:
             waiting = deque[Future[list[StepResult]]]()
             for index in range(requests[0].steps):
                 pairs = zip(sessions, requests, strict=True)
-                waiting.append(self.step_async([StepInput(s, r.action(index), r.frame(index)) for s, r in pairs]))
+                waiting.append(self.step_async([StepInput(s, *r.step(index)) for s, r in pairs]))
                 while waiting and (len(waiting) > 1 or waiting[0].done()):
                     yield waiting.popleft().result()
             for steps in waiting:
@@ -238,6 +244,16 @@ class Engine:
         finally:
             for session in sessions:
                 session.close()
+
+    def _check_codes(self, codes_TN: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return codes as int64 [T, N] after a check of their range: one out of range crashes CUDA."""
+        codebook, slots = self.layout.vocab.codebook_size, self.layout.image_slots
+        got, wanted = f"{codes_TN.dtype} {list(codes_TN.shape)}", f"integers [T, {slots}]"
+        if codes_TN.ndim == 2 and codes_TN.shape[1] == slots and np.issubdtype(codes_TN.dtype, np.integer):
+            if not codes_TN.size or 0 <= codes_TN.min() <= codes_TN.max() < codebook:
+                return codes_TN.astype(np.int64)
+            got, wanted = f"{codes_TN.min()} to {codes_TN.max()}", f"0 to {codebook - 1}"
+        raise BadInputError(f"codes are of another model: got {got}, expected {wanted}")
 
     def _check_own(self, session: Session) -> None:
         if session.engine is not self:
@@ -262,7 +278,7 @@ class Engine:
         for batch in self._batches(new, lambda item: item.action_A is None):
             given = batch[0].action_A is not None
             if given:
-                values_BA = _given_actions(batch)
+                values_BA = np.stack([i.action_A for i in batch if i.action_A is not None]).astype(np.int64)
                 self.decoder.give_action(_states(batch), values_BA)
             else:
                 samplings = [item.session.sampling.of_actions for item in batch]
@@ -291,7 +307,7 @@ class Engine:
     def _decode(self, steps: list[StepResult], decode: bool) -> list[StepResult]:
         codes = {i: s.codes_N for i, s in enumerate(steps) if decode and s.frame_HWC is None and s.codes_N is not None}
         if codes:
-            for index, frame_HWC in zip(codes, self.backend.decode(np.stack([*codes.values()])), strict=True):
+            for index, frame_HWC in zip(codes, self.frames(np.stack([*codes.values()])), strict=True):
                 steps[index] = replace(steps[index], frame_HWC=frame_HWC)
         return steps
 
@@ -325,7 +341,3 @@ def _states(batch: Sequence[StepInput]) -> list[CacheSlot]:
 
 def _sources(batch: Sequence[StepInput]) -> list[Any]:
     return [item.session.source for item in batch]
-
-
-def _given_actions(batch: Sequence[StepInput]) -> NDArray[np.int64]:
-    return np.stack([i.action_A for i in batch if i.action_A is not None]).astype(np.int64)

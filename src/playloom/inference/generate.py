@@ -18,12 +18,13 @@ from playloom.actions.codec import REST_VALUES, Schema, check_schema
 from playloom.actions.script import Script, fit_length
 from playloom.atomic_io import ensure_writable
 from playloom.data.prompts import PromptData, find_prompt, list_prompts, load_prompt, prompt_folder
+from playloom.data.recording import Render
 from playloom.device import free_memory, pick_device, set_threads
 from playloom.errors import BadInputError, ResourceError
 from playloom.inference.backend import BackendName, choose_backend
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import Mode, Prompt, StepResult
+from playloom.inference.session import Mode, Prompt, StepResult
 from playloom.media.action_table import read_inputs
 from playloom.media.images import ResizeMode
 from playloom.media.output_folder import DreamFolder, GeneratedClip, OutputStep
@@ -37,7 +38,6 @@ _NO_ACTIONS = np.zeros((0, len(REST_VALUES)), np.uint8)
 _TINY = 1e-9
 _COPIES = 8  # of every frame: in its step, in the stack, in the arrays of dream.npz, and in the wider video
 
-Render = Callable[..., Iterator[NDArray[np.uint8]]]
 Progress = Callable[[int, int], None]  # called with the number of finished steps and the total after every step
 
 
@@ -375,4 +375,7 @@ def _request(job: DreamJob, data: PromptData, steps: int) -> dict[str, Any]:
 
 
 def _sha256(path: Path | None) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None
+    try:
+        return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:  # a folder, or a script, which may be longer than a file name can be
+        return None

@@ -20,7 +20,7 @@ from playloom.inference.backend import BackendName
 from playloom.inference.engine import Engine
 from playloom.inference.generate import build_manifest, open_engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import GenerationRequest, Prompt, StepResult
+from playloom.inference.session import GenerationRequest, Prompt, StepResult
 from playloom.media.clips import find_clips, read_clip, write_dream_clip
 from playloom.media.output_folder import GeneratedClip, OutputStep
 from playloom.models.decode_order import DecodeOrder

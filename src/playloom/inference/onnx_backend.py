@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, partial
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from playloom.device import check_seed, cpu_threads
 from playloom.errors import BadInputError, CheckpointError, MissingExtraError
-from playloom.inference.backend import ChosenBackend, GeneratedFrames
+from playloom.inference.backend import ChosenBackend, GeneratedFrames, memory_errors
 from playloom.inference.decoder import Batch, CacheSlot, Chunk, Memory, StepDecoder
 from playloom.inference.sampling import ArraySampler, Sampling
 from playloom.json_io import read_json
@@ -68,7 +68,11 @@ class GraphSessions:
         """Call `work` with a session and each part of a batch, at the same time; a single part has all threads."""
         if len(parts) == 1:
             return [work(self.together, parts[0])]
-        return list(self._threads.map(partial(work, self.apart), parts))
+        futures = [self._threads.submit(work, self.apart, part) for part in parts]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            wait(futures)  # after an error too: a part that still runs would write into the next try
 
     def parts(self, size: int) -> list[slice]:
         """Divide a batch of a size among the threads."""
@@ -252,7 +256,7 @@ class OnnxBackend:
 
     def call(self) -> AbstractContextManager[None]:
         """See `TorchBackend`."""
-        return nullcontext()
+        return memory_errors(self.device)
 
     def source(self, seed: int) -> np.random.Generator:
         """See `TorchBackend`."""

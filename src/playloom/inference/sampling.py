@@ -39,8 +39,8 @@ class Sampling:
         for name, value in (("temperature", self.temperature), ("action_temperature", self.action_temperature)):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise BadInputError(f"{name} is {value}; expected 0 (greedy) or more")
-        if self.top_k is not None and self.top_k < 1:
-            raise BadInputError(f"top_k is {self.top_k}; expected 1 or more")
+        if self.top_k is not None and not (isinstance(self.top_k, int | np.integer) and self.top_k >= 1):
+            raise BadInputError(f"top_k is {self.top_k}; expected a whole number, 1 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise BadInputError(f"top_p is {self.top_p}; expected more than 0 and at most 1")
 
@@ -48,7 +48,7 @@ class Sampling:
     def from_card(cls, card: Mapping[str, Any], **requested: float | int | None) -> Sampling:
         """Return the requested fields, completed by a model's card; a requested temperature holds for actions too."""
         given = {name: value for name, value in requested.items() if value is not None}
-        recommended = dict(card.get("sampling", {}))
+        recommended = {name: value for name, value in (card.get("sampling") or {}).items() if value is not None}
         if "temperature" in given:
             recommended.pop("action_temperature", None)
         return cls(**{**recommended, **given})

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from playloom.device import check_seed
-from playloom.errors import ResourceError
-from playloom.inference.backend import ChosenBackend, GeneratedFrames
+from playloom.inference.backend import ChosenBackend, GeneratedFrames, memory_errors
 from playloom.inference.cuda_graphs import CaptureKey, FrameGraphs, Work, cuda_capture
 from playloom.inference.decoder import Batch, CacheSlot, Chunk, Memory, StepDecoder
 from playloom.inference.sampling import Sampling
@@ -164,13 +163,8 @@ class TorchBackend:
     @contextmanager
     def call(self) -> Iterator[None]:
         """Return the context of one engine call; it raises ResourceError when the device is out of memory."""
-        with torch.inference_mode():
-            try:
-                yield
-            except torch.OutOfMemoryError as error:
-                raise ResourceError(
-                    f"out of memory on {self.model.device}: close some sessions, or use a smaller model"
-                ) from error
+        with torch.inference_mode(), memory_errors(self.device):
+            yield
 
     def source(self, seed: int) -> torch.Generator:
         """Return a random generator for one dream; a seed gives other numbers on another kind of device."""

@@ -24,8 +24,7 @@ from playloom.errors import ResourceError
 from playloom.inference.engine import Engine
 from playloom.inference.realtime.state import LiveFrame, LiveState, LiveStep
 from playloom.inference.sampling import Sampling
-from playloom.inference.session import Session, StepInput
-from playloom.inference.types import Prompt, StepResult
+from playloom.inference.session import Prompt, Session, StepInput, StepResult
 from playloom.server.errors import log
 
 _T = TypeVar("_T")

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from playloom.actions.codec import REST_VALUES, Form, read_vector, values_to_rows
 from playloom.errors import BadInputError, did_you_mean
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import GenerationRequest, Prompt, StepResult
+from playloom.inference.session import GenerationRequest, Prompt, StepResult
 from playloom.provenance import Manifest
 from playloom.server.scheduler import Frame
 from playloom.server.service import SEED_END, ContextStep, InferenceService, resolve_seed, run_in
@@ -226,7 +226,7 @@ def register_generation_routes(app: FastAPI, service: InferenceService) -> None:
         async with service.limiter.in_time(request), service.limiter.slot():
             asked = await _generation_request(service, body)
             manifest = service.manifest(asked.prompt, asked.sampling, asked.seed, asked.mode)
-            inputs = [(asked.action(i), asked.frame(i)) for i in range(asked.steps)]
+            inputs = [asked.step(index) for index in range(asked.steps)]
             async with aclosing(service.dream(asked.prompt, inputs, asked.sampling, asked.seed)) as results:
                 steps = [await serialize_step(service, step, manifest, body.schema_) async for step in results]
             return DreamResponse(model=service.model.config.name, seed=asked.seed, steps=steps)

@@ -28,7 +28,7 @@ from playloom.device import run_in_temporary_thread
 from playloom.errors import BadInputError
 from playloom.inference.generate import build_manifest, open_engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import Prompt, StepResult
+from playloom.inference.session import Prompt, StepResult
 from playloom.media.images import encode_png, from_base64, read_frame
 from playloom.provenance import Manifest, frames_hash, stamp
 from playloom.server.errors import service_unavailable

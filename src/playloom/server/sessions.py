@@ -27,8 +27,7 @@ from playloom.actions.controller import CONTROLS
 from playloom.errors import BadInputError
 from playloom.inference.realtime.recorder import FrameHistory, SentFrame, as_csv, as_mp4
 from playloom.inference.realtime.state import Controller, LiveFrame, LiveState
-from playloom.inference.session import Session
-from playloom.inference.types import Prompt, StepResult
+from playloom.inference.session import Prompt, Session, StepResult
 from playloom.media.images import Live, live_picture
 from playloom.provenance import Manifest
 from playloom.server import schemas

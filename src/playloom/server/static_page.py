@@ -19,7 +19,7 @@ from playloom.data.prompts import find_prompt, list_prompts, load_prompt, prompt
 from playloom.errors import BadInputError, CheckpointError
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt
 from playloom.json_io import read_json, write_json
 from playloom.media.images import encode_png
 from playloom.models.folder import ModelDescription

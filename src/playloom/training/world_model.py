@@ -22,7 +22,7 @@ from playloom.data.dataset import EpisodeSlice, TokenDataset
 from playloom.data.sampler import WindowSampler, alive_spans
 from playloom.errors import ConfigError, RecordingError
 from playloom.inference.engine import Engine
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt
 from playloom.json_io import plain
 from playloom.models.checkpoint import WorldModel, build_transformer
 from playloom.models.config import ModelConfig

@@ -27,7 +27,7 @@ from playloom.evaluation.online.run import COMPARED, PLAYERS, ActJob
 from playloom.games.arena.maps import variant_of
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt
 
 NAMES = [control.name for control in CONTROLS]
 

@@ -37,7 +37,7 @@ from playloom.evaluation.rollout import (
     tokenizer_rows,
 )
 from playloom.evaluation.segments import EvaluationContext, choose_segments
-from playloom.inference.types import GenerationRequest, StepResult
+from playloom.inference.session import GenerationRequest, StepResult
 from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, sharpness
 
 STEPS, LENGTH = 12, 40

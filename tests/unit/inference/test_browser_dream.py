@@ -16,8 +16,7 @@ pytest.importorskip("onnxruntime")
 from playloom.data.prompts import find_prompt, load_prompt
 from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.session import StepInput
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt, StepInput
 
 FILE = Path(__file__).parents[3] / "web" / "test" / "dream.json"
 SEED, STEPS = 7, 8

@@ -30,6 +30,7 @@ from playloom.media.action_table import read_actions, write_actions
 from playloom.media.clips import Clip, read_dream_clip, write_clip
 from playloom.media.contact_sheet import BORDERS
 from playloom.media.images import read_picture
+from playloom.media.output_folder import seen_tiles
 from playloom.models.checkpoint import save_model
 from playloom.provenance import Manifest
 from video_toys import read_frames, read_manifest
@@ -175,6 +176,8 @@ def test_what_was_dreamed_stays_known_as_dreamed(model, recording, tmp_path):
     assert dict(second.written.files)["dream.gif"].startswith("4 frames seen (2 dreamed before), then 2 dreamed ones")
     third = load_prompt(tmp_path / "b", context=5, frame_size=(16, 24))
     assert third.dreamed_T is not None and third.dreamed_T.tolist() == [False, True, True, True, True]
+    tiles = seen_tiles(third.frames_THWC, third.actions_TA, third.dreamed_T, third.kind)
+    assert [tile.pads[0][1] for tile in tiles] == ["not known", *["earlier"] * 4], "the model's inputs were 'recorded'"
     shown, first = read_frames(tmp_path / "b" / "dream.gif"), read_frames(tmp_path / "a" / "dream.gif")
     orange = np.array(BORDERS["dreamed"])
     colours = [(np.abs(film[:, -6] - orange).max(axis=-1) < 40).any(axis=1) for film in (first, shown)]
@@ -203,6 +206,13 @@ def test_the_manifest_makes_the_folder_again(model, recording, tmp_path, monkeyp
     assert run_cli(monkeypatch, capsys, *words, "--out", str(tmp_path / "b"))[0] == 0
     for path in first.rglob("*.*"):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(first)).read_bytes(), path.name
+
+
+def test_a_script_may_be_longer_than_the_name_of_a_file(model, recording):
+    """All was dreamed, and then lost: the script was looked for as a file, for its hash."""
+    job = DreamJob(model=model, prompt=str(recording), context=3, steps=1, actions="forward + fire; jump; " * 20)
+    clip = generate_clip(job.load_engine(), job)
+    assert clip.request["actions"] == job.actions and "actions_sha256" not in clip.request
 
 
 def test_the_recorded_continuation_is_shown_only_with_the_recorded_actions(model, recording, tmp_path):

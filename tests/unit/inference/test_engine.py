@@ -15,8 +15,8 @@ from playloom.actions.codec import REST_VALUES, SLOT_SIZES
 from playloom.errors import BadInputError
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
+from playloom.inference.session import GenerationRequest, Prompt
 from playloom.inference.torch_sampling import BatchSampler, noise
-from playloom.inference.types import GenerationRequest, Prompt
 from reference_decoder import torch_engine
 
 GOLDEN = Path(__file__).parents[2] / "assets" / "golden_dream.json"
@@ -203,6 +203,8 @@ def test_a_cards_temperatures_and_what_is_asked_for():
     assert Sampling.from_card(card, temperature=0.9) == Sampling(temperature=0.9), "asked for: it holds for all tokens"
     assert Sampling.from_card(card, action_temperature=0.2).of_actions == Sampling(temperature=0.2)
     assert Sampling.from_card(card, temperature=0.9, action_temperature=0.2).of_actions.temperature == 0.2
+    for nothing in ({"sampling": None}, {"sampling": {"temperature": None}}):  # a card may be edited by hand
+        assert Sampling.from_card(nothing) == Sampling()
     assert "action_temperature" not in Sampling().to_dict()
     assert Sampling.from_card(card).to_dict()["action_temperature"] == 1.0
 
@@ -230,6 +232,7 @@ def test_noise_is_finite():
         ({"temperature": float("nan")}, "temperature"),
         ({"action_temperature": -0.5}, "action_temperature"),
         ({"top_k": 0}, "top_k"),
+        ({"top_k": 2.5}, "top_k"),
         ({"top_p": 1.5}, "top_p"),
     ],
 )

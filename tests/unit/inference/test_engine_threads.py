@@ -11,7 +11,7 @@ from playloom.actions.codec import REST_VALUES
 from playloom.device import limit_spinning, set_threads, usable_cores
 from playloom.errors import ConfigError
 from playloom.inference.engine import Engine
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt
 
 
 def test_dreams_do_not_depend_on_threads() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import time
 from importlib.util import find_spec
 
 import numpy as np
@@ -22,10 +23,10 @@ from playloom.inference import backend
 from playloom.inference.backend import CPU_BACKEND, choose_backend
 from playloom.inference.engine import Engine
 from playloom.inference.generate import open_engine
+from playloom.inference.onnx_backend import GraphSessions
 from playloom.inference.sampling import ArraySampler, Sampling
-from playloom.inference.session import StepInput
+from playloom.inference.session import GenerationRequest, Prompt, StepInput
 from playloom.inference.torch_sampling import BatchSampler
-from playloom.inference.types import GenerationRequest, Prompt
 from playloom.models.checkpoint import WorldModel, load_model, save_model
 from playloom.models.folder import model_folder, read_model
 from playloom.models.onnx.export import export_onnx
@@ -219,6 +220,22 @@ def test_weights_of_8_bits_are_close_and_each_dream_is_as_alone(tmp_path):
     together = list(Engine(model, row_delay=2, backend="onnx-int8").dream_batch(requests))
     (alone,) = zip(*Engine(model, row_delay=2, backend="onnx-int8").dream_batch(requests[1:]), strict=True)
     assert all((steps[1].codes_N == one.codes_N).all() for steps, one in zip(together, alone, strict=True))
+
+
+def test_a_part_that_fails_waits_for_the_others(model, monkeypatch):
+    """They still wrote into the cache while the step was tried again."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    ended = []
+
+    def work(_, part):  # type: ignore[no-untyped-def]
+        if part == 0:
+            raise MemoryError
+        time.sleep(0.2)
+        ended.append(part)
+
+    with pytest.raises(MemoryError):
+        GraphSessions(model.folder / "step.onnx").run(work, [0, 1])
+    assert ended == [1]
 
 
 def test_missing_graphs_and_those_of_other_weights_are_sentences(tmp_path, tiny_model):

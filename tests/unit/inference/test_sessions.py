@@ -13,9 +13,8 @@ from playloom.errors import BadInputError, ResourceError
 from playloom.inference.decoder import CacheSlot
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.session import Session, StepInput
+from playloom.inference.session import Prompt, Session, StepInput
 from playloom.inference.torch_sampling import BatchSampler
-from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
 from reference_decoder import torch_engine
 
@@ -165,6 +164,17 @@ def test_out_of_memory_is_a_sentence_and_closes_no_session(tiny_model, monkeypat
     assert len(engine.decoder.rows.slots) == 2
     for session in sessions:
         assert session.step(action(0)).frame_HWC is not None
+
+
+@pytest.mark.parametrize("allocate", [np.empty, torch.empty])
+def test_a_branch_without_memory_is_a_sentence(tiny_model, monkeypatch, allocate):
+    """It was a RuntimeError of torch's, which has a class for it on a GPU only."""
+    session = Engine(tiny_model, row_delay=1).open(prompt_of(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(session.engine.decoder.rows.memory), "copy", lambda *_: allocate(1 << 58))
+        with pytest.raises(ResourceError, match="out of memory on cpu"):
+            session.fork()
+    assert session.fork().step(action(0)).frame_HWC is not None
 
 
 def test_a_prefill_that_ran_out_of_memory_can_be_repeated(tiny_model, monkeypatch):

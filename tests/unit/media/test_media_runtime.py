@@ -1,13 +1,15 @@
 """Files appear whole or not at all, a full disk is a sentence, and devices, dtypes and seeds are checked."""
 
+import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from playloom.atomic_io import atomic_folder, atomic_write, ensure_writable, next_free_path
+from playloom.atomic_io import atomic_folder, atomic_write, ensure_writable, folder_lock, next_free_path
 from playloom.device import check_seed, pick_device, run_in_temporary_thread
-from playloom.errors import BadInputError, ConfigError, PlayloomError
+from playloom.errors import BadInputError, ConfigError, PlayloomError, StorageError
 
 
 def names_in(folder: Path) -> list[str]:
@@ -50,6 +52,27 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path):
     with pytest.raises(BadInputError, match="cannot write"), atomic_write(tmp_path / "folder") as temporary:
         temporary.write_text("x")
     assert names_in(tmp_path) == ["file", "folder"]
+
+
+@pytest.fixture
+def closed_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder that the test may not look into, root neither."""
+    folder, user = tmp_path / "closed", os.geteuid()
+    folder.mkdir(mode=0)
+    if user == 0:
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(user)
+    folder.chmod(0o700)
+
+
+def test_a_place_that_may_not_be_looked_at_is_a_sentence(closed_folder):
+    """It was a traceback: `Path.exists` raises a PermissionError there."""
+    for numbered in (False, True):
+        with pytest.raises(StorageError, match="Permission denied"):
+            ensure_writable(closed_folder / "dream" / "a", numbered=numbered)
+    with pytest.raises(StorageError, match="Permission denied"), folder_lock(closed_folder):
+        pass
 
 
 def test_a_folder_appears_complete_or_not_at_all(tmp_path):

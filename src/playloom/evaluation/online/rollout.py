@@ -24,7 +24,7 @@ from playloom.games.bots.players import ScriptedPlayer
 from playloom.games.recorder import EpisodePlan, episode_meta
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt
 
 WARMUP_STYLE = "explorer"  # style of the scripted player that plays the warm-up of every life: a policy needs a prompt
 _DEAD = STATE_COLUMNS.index("dead")

@@ -24,7 +24,7 @@ from playloom.games.recorder import EpisodePlan, plan_episode, record_plans
 from playloom.inference.engine import Engine
 from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import Prompt
+from playloom.inference.session import Prompt
 from playloom.json_io import write_json
 from playloom.provenance import Manifest, created_at
 

@@ -18,7 +18,7 @@ from playloom.actions.codec import REST_VALUES
 from playloom.atomic_io import atomic_folder, next_free_path
 from playloom.errors import BadInputError
 from playloom.inference.realtime.state import LiveFrame
-from playloom.inference.types import ActionSource, Prompt, StepResult
+from playloom.inference.session import ActionSource, Prompt, StepResult
 from playloom.json_io import write_json
 from playloom.media.action_table import write_actions
 from playloom.media.contact_sheet import Tile, contact_sheet, film_frames, title_of, wrap

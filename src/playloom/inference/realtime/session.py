@@ -17,24 +17,25 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from playloom.actions.codec import check_values
 from playloom.atomic_io import ensure_writable
+from playloom.data.recording import Render
+from playloom.device import machine
 from playloom.errors import ActionError, BadInputError, PlayloomError
 from playloom.inference.engine import Engine
-from playloom.inference.generate import GenerationConfig, Render, build_manifest
+from playloom.inference.generate import GenerationConfig, Progress, build_manifest
 from playloom.inference.realtime.clock import Clock, RealTime
 from playloom.inference.realtime.recorder import write_play
 from playloom.inference.realtime.state import HISTORY, Controller, LiveFrame, LiveState, LiveStep, check_controller
 from playloom.inference.sampling import Sampling
-from playloom.inference.session import StepInput
-from playloom.inference.types import Prompt, StepResult
+from playloom.inference.session import Prompt, StepInput, StepResult
 from playloom.media.output_folder import seen_tiles
 
 _POLL = 0.005  # seconds between looks at a paused session
@@ -238,8 +239,8 @@ class LiveJob(GenerationConfig):
     def __post_init__(self) -> None:
         check_controller(self.controller)
         Clock(self.fps)
-        if not (math.isfinite(self.seconds) and self.seconds > 0):
-            raise BadInputError(f"seconds is {self.seconds:g}; expected more than 0")
+        if not (self.seconds > 0 and math.isfinite(self.seconds * self.fps)):
+            raise BadInputError(f"seconds is {self.seconds:g}; expected more than 0, for example 60")
         if self.script_SA is not None and not len(check_values(self.script_SA)):
             raise ActionError("the script has no actions; write for example: forward for 2s; turn_left for 1s")
 
@@ -249,28 +250,28 @@ class LiveJob(GenerationConfig):
         return max(1, round(self.seconds * self.fps))
 
 
-@dataclass(frozen=True, kw_only=True)
-class LiveResult:
-    """Result of a run of live play, with the folder written and the error that ended it early, if any."""
+class LiveResult(NamedTuple):
+    """Result of a run of live play, and the folder that was written."""
 
     report: Mapping[str, Any]
-    """Model, seed, controller, rate, machine, statistics and `failure`, the text of the error; JSON values."""
+    """Model, seed, controller, rate, machine, statistics and `failure`, the text of the error that ended it early; JSON
+    values."""
     notes: tuple[str, ...]
     folder: Path | None
-    failure: Exception | None
 
 
 def play_live(
     job: LiveJob,
     *,
     render: Render | None = None,
-    machine: Mapping[str, Any] | None = None,
-    on_start: Callable[[str], None] | None = None,
+    on_start: Callable[[str], None] = lambda _: None,
+    progress: Progress = lambda *_: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> LiveResult:
-    """Play against the real clock; an error of the model ends the run and is the result's `failure`.
+    """Play against the real clock; an error of the model ends the run, and the report tells it.
 
-    `on_start` receives the model's name before the clock starts. `stop` is called before every tick; True ends the run.
+    `on_start` receives the model's name before the clock starts. `progress` receives the ticks so far and their total
+    after every frame. `stop` is called before every tick; True ends the run.
     """
     if job.out is not None:
         ensure_writable(job.out, numbered=True)
@@ -278,11 +279,14 @@ def play_live(
     model, sampling = engine.model, job.sampling(engine.model)
     prompt, data = job.read_prompt(engine, horizon=0, render=render)
     frames: deque[LiveFrame] = deque(maxlen=HISTORY if job.out is not None else 0)
-    failure: Exception | None = None
-    reason: str | None = None
+    failure: str | None = None
     with LiveSession(engine, prompt, sampling=sampling, seed=job.seed, controller=job.controller, fps=job.fps) as live:
-        if on_start is not None:
-            on_start(model.config.name)
+
+        def on_frame(frame: LiveFrame) -> None:
+            frames.append(frame)
+            progress(frame.sequence + 1 + live.skipped, job.ticks)
+
+        on_start(model.config.name)
         try:
             start = live.time.now() + _LEAD
             player: AbstractContextManager[None] = nullcontext()
@@ -291,10 +295,9 @@ def play_live(
                     live.set_input, job.script_SA, first_tick=start, fps=job.fps, seed=job.seed, time=live.time
                 )
             with player:
-                live.run(frames.append, stop, ticks=job.ticks, first_tick=start)
+                live.run(on_frame, stop, ticks=job.ticks, first_tick=start)
         except Exception as error:  # the statistics so far are worth keeping
-            failure = error
-            reason = str(error) if isinstance(error, PlayloomError) else f"{type(error).__name__}: {error}"
+            failure = str(error) if isinstance(error, PlayloomError) else f"{type(error).__name__}: {error}"
         statistics = live.report()
     report = {
         "model": model.config.name,
@@ -304,19 +307,18 @@ def play_live(
         "seed": job.seed,
         "fps": job.fps,
         "ticks_wanted": job.ticks,
-        "machine": dict(machine or {}),
+        "machine": machine(engine.device),
         **statistics,
-        "failure": reason,
+        "failure": failure,
     }
-    result = LiveResult(report=report, notes=data.notes, folder=None, failure=failure)
     if job.out is None:
-        return result
+        return LiveResult(report, data.notes, None)
     if not frames:
-        return replace(result, notes=(*result.notes, f"no frame was made, so nothing was written to {job.out}"))
+        return LiveResult(report, (*data.notes, f"no frame was made, so nothing was written to {job.out}"), None)
     mode = "world" if job.controller == "person" else "full"
     manifest = build_manifest(
         engine, data.frames_THWC, mode=mode, sampling=sampling, seed=job.seed, timestamp=job.timestamp, prompt=data
     )
     tiles = seen_tiles(data.frames_THWC, data.actions_TA, data.dreamed_T, data.kind)
     written = write_play(job.out, tuple(frames), seen=tiles, manifest=manifest, report=report, fps=job.fps)
-    return replace(result, folder=written)
+    return LiveResult(report, data.notes, written)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from playloom.actions.codec import REST_VALUES, check_values
 from playloom.errors import ActionError, BadInputError, did_you_mean
 from playloom.inference.realtime.clock import Clock, RealTime, Tick
-from playloom.inference.types import StepResult
+from playloom.inference.session import StepResult
 
 HISTORY = 6000  # frames that percentiles are taken over: ten minutes at 10 frames per second
 

@@ -24,7 +24,7 @@ from playloom.actions.codec import REST_VALUES, read_vector
 from playloom.actions.script import parse_script
 from playloom.errors import BadInputError, RecordingError
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import ActionSource, Prompt, StepResult
+from playloom.inference.session import ActionSource, Prompt, StepResult
 from playloom.server.errors import to_http_error
 from playloom.server.schemas import download, file_response, read_actions
 from playloom.server.service import SEED_END, run_in

@@ -13,7 +13,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstrain
 
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import BadInputError, RecordingError
-from playloom.inference.types import ActionSource
+from playloom.inference.session import ActionSource
 from playloom.server.schemas import PromptFields, RequestModel, SamplingFields, Schema, Vector
 
 State = Literal["waiting", "dreaming", "done", "cancelled", "failed"]
