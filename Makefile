@@ -16,14 +16,15 @@ dream: $(STAMP)
 test: .venv/.installed-dev
 	$(BIN)/pytest -n 2 -m "not slow" tests/unit tests/server tests/docs
 
+# One process more than two cores: some tests wait for a browser, a server or the clock.
 test-slow: .venv/.installed-dev
-	$(BIN)/pytest -n 2 --dist worksteal -m slow
+	$(BIN)/pytest -n 3 --dist worksteal -m slow
 
 test-all: .venv/.installed-dev
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 coverage: .venv/.installed-dev
-	$(BIN)/pytest -n 2 --cov=playloom --cov-report=term:skip-covered
+	$(BIN)/pytest -n 3 --cov=playloom --cov-report=term:skip-covered
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .

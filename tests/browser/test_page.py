@@ -25,6 +25,13 @@ def page(server, browser):
         yield page
 
 
+@pytest.fixture
+def bundled_page(bundled_server, browser):
+    """The page with the bundled model, whose pictures follow the controller."""
+    with opened(browser, bundled_server.url, (1000, 600), 30_000, STUB_GAMEPAD) as page:
+        yield page
+
+
 def begin(page, prompt: str = "plaza-explorer") -> None:
     page.click(f"[data-prompt={prompt}]")
     page.wait_for_selector(LIVE)
@@ -83,7 +90,8 @@ def shift_between(one: np.ndarray, other: np.ndarray, most: int = 60) -> int:
     return min(range(-most, most + 1), key=distance)
 
 
-def test_five_seconds_with_a_gamepad(page):
+def test_five_seconds_with_a_gamepad(bundled_page):
+    page = bundled_page
     sent: list[bytes] = []
 
     def watch(socket) -> None:
@@ -111,7 +119,8 @@ def test_five_seconds_with_a_gamepad(page):
     assert float(page.inner_text("[data-figure=rate]").split()[0]) > 0
 
 
-def test_right_and_left_move_the_picture_to_either_side(page):
+def test_right_and_left_move_the_picture_to_either_side(bundled_page):
+    page = bundled_page
     begin(page)
     page.keyboard.press("p")
     page.wait_for_selector("text=Paused")

@@ -276,18 +276,20 @@ def test_escape_takes_the_picture_away_and_keys_move_it(page):
     page.wait_for_selector("text=“notes.txt” is not a picture this browser can read")
 
 
-def test_dreaming_is_stopped_and_what_is_there_stays(page):
-    begin(page)
-    want(page, 2, 100)
-    page.keyboard.press("b")
-    until(page, lambda: len(story(page)["nodes"]) > 12)
-    page.keyboard.press("x")
-    until(page, lambda: all_done(page))
-    assert {branch["state"] for branch in story(page)["branches"]} == {"cancelled"}
-    kept = len(story(page)["nodes"])
-    assert 12 < kept < 200
-    page.wait_for_selector("text=, stopped")
-    assert len(story(page)["nodes"]) == kept
+def test_dreaming_is_stopped_and_what_is_there_stays(bundled_server, browser):
+    """With the bundled model, which takes long enough to be stopped."""
+    with opened(browser, bundled_server.url, (1300, 900), PATIENCE) as page:
+        begin(page)
+        want(page, 2, 100)
+        page.keyboard.press("b")
+        until(page, lambda: len(story(page)["nodes"]) > 12)
+        page.keyboard.press("x")
+        until(page, lambda: all_done(page))
+        assert {branch["state"] for branch in story(page)["branches"]} == {"cancelled"}
+        kept = len(story(page)["nodes"])
+        assert 12 < kept < 200
+        page.wait_for_selector("text=, stopped")
+        assert len(story(page)["nodes"]) == kept
 
 
 def test_what_is_chosen_is_saved(page):

@@ -17,6 +17,7 @@ PAGES = sorted(p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")] if p.
 """A history names what is no more."""
 BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 SHELL = {"", "bash", "console", "sh", "shell"}
+PROGRAM = typer.main.get_command(app)
 BEFORE_A_COMMAND = re.compile(r"[;&|(]+|\w+=.*|until|while|do|--no-python|--|\$")
 
 
@@ -47,7 +48,7 @@ def commands(text: str, program: str) -> list[list[str]]:
 
 def parse(words: list[str]) -> None:
     """Parse a command line by the real program, without running it. An unknown flag or value raises."""
-    command, context = typer.main.get_command(app), None
+    command, context = PROGRAM, None
     while True:
         context = command.make_context(command.name or "playloom", list(words), parent=context)
         rest = [*context._protected_args, *context.args]
@@ -89,7 +90,7 @@ def test_python_blocks_import_what_exists(text):
 def test_commands_in_sentences_have_the_flags_named_there(page):
     prose = BLOCK.sub("", page.read_text(encoding="utf-8"))
     for words in (words for span in re.findall(r"`(playloom [^`]+)`", prose) for words in commands(span, "playloom")):
-        command = typer.main.get_command(app)
+        command = PROGRAM
         while words and words[0].islower() and words[0].isalpha() and hasattr(command, "commands"):
             command = command.commands[words.pop(0)]
         known = {flag for option in command.params for flag in [*option.opts, *option.secondary_opts]} | {"--help"}

@@ -24,6 +24,7 @@ from playloom.evaluation.online.run import DEFAULT_WARMUP, ActJob, run_act
 from playloom.games.arena.env import render_episode
 from playloom.inference.session import Prompt
 from playloom.media.images import read_picture
+from playloom.models.onnx.export import export_onnx
 from video_toys import read_frames, read_manifest
 
 LEAD, STEPS = 3, 20
@@ -32,7 +33,9 @@ LEAD, STEPS = 3, 20
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return saved(tmp_path_factory.mktemp("model") / "tiny", arena_model())
+    folder = saved(tmp_path_factory.mktemp("model") / "tiny", arena_model())
+    export_onnx(folder)
+    return folder
 
 
 def job(model: str, out: Path, **changes: object) -> ActJob:

@@ -1,15 +1,18 @@
 """Every file in examples/ runs as it stands, in a folder of its own."""
 
 import json
-import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from playloom.actions.script import parse_script
+from playloom.cli.app import app
 from playloom.data.prompts import find_prompt, load_prompt_file
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
@@ -23,11 +26,20 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Run an example in a folder of its own, in this process, which has torch already; return what it printed."""
+    start = subprocess.run
+
+    def here(command: list[str], **options: Any) -> Any:
+        """The program `playloom` in this process too."""
+        if command[:3] != [sys.executable, "-m", "playloom"]:
+            return start(command, **options)
+        done = CliRunner().invoke(app, command[3:], catch_exceptions=False)
+        assert done.exit_code == 0 and options == {"check": True}
+        return subprocess.CompletedProcess(command, done.exit_code)
 
     def go(name: str, *arguments: str) -> str:
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(subprocess, "run", here)
         monkeypatch.setattr(sys, "argv", [name, *arguments])
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))  # of programs that it starts
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         return capsys.readouterr().out
 
@@ -75,11 +87,17 @@ def test_a_program_without_playloom_makes_the_same_pictures(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_a_planner_goes_from_the_dream_into_the_game(tmp_path, run):
+def test_a_planner_goes_from_the_dream_into_the_game(tmp_path, monkeypatch, capsys):
+    """Not as `__main__`, which the process of every game would import again, for three seconds each."""
     pytest.importorskip("vizdoom")
+    path = EXAMPLES / "06_plan_in_the_dream.py"
+    assert 'if __name__ == "__main__":' in path.read_text(encoding="utf-8"), "those processes would play, too"
     tiny = {"recorded": 2, "recorded-steps": 40, "updates": 5, "games": 1, "seconds": 0.6, "out": "planner"}
     words = [f"--{name}={value}" for name, value in tiny.items()]
-    lines = run("06_plan_in_the_dream.py", *words).splitlines()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [path.name, *words])
+    runpy.run_path(str(path))["main"]()
+    lines = capsys.readouterr().out.splitlines()
     players = ["random", "novice", "model", "planner", "walker", "forward"]
     assert [line[:20].strip() for line in lines[-6:]] == players
     found = json.loads((tmp_path / "planner" / "report.json").read_text(encoding="utf-8"))["players"]

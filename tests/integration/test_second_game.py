@@ -62,7 +62,7 @@ def test_recordings_to_a_dream(tmp_path):
     assert likeness[1] > 0.9 > likeness[0]
     run, dream = tmp_path / "run", tmp_path / "dream"
     playloom(
-        "train", "--data", tmp_path / "data", "--out", run, "--preset", "tiny", "--minutes", "0.1", "--threads", "1"
+        "train", "--data", tmp_path / "data", "--out", run, "--preset", "tiny", "--minutes", "0.03", "--threads", "1"
     )
     assert list((run / "model" / "prompts").glob("*"))
     playloom("dream", "--model", run / "model", "--steps", "3", "--threads", "1", "--out", dream)

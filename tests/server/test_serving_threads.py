@@ -12,7 +12,7 @@ from serving_toys import entry, score_body, served
 
 def test_the_model_runs_in_the_scheduler_s_thread_only():
     names: set[str] = set()
-    with served(token_cache_size=0) as (address, app):
+    with served(token_cache_size=0, backend="torch") as (address, app):
         for module in app.state.server.service.model.tokenizer.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.register_forward_pre_hook(lambda *_: names.add(threading.current_thread().name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -16,6 +17,11 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+
+from conftest import loud_model, tiny_config
+from playloom.models.checkpoint import save_model
+from playloom.models.folder import model_folder, read_model
+from playloom.models.onnx.export import export_onnx
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 KEY = "open sesame"
@@ -67,18 +73,17 @@ def browser() -> Iterator[Any]:
 
 
 class ServerProcess:
-    """`playloom serve` on one port, which may be killed and started again."""
+    """`playloom serve` of a model on one port, which may be killed and started again."""
 
-    def __init__(self, key: str | None = None, stories: Path | None = None) -> None:
+    def __init__(self, model: str, stories: Path, key: str | None = None) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
         self._environment = {name: value for name, value in os.environ.items() if name != "PLAYLOOM_API_KEY"}
+        self._environment |= {"PLAYLOOM_MODEL": model, "PLAYLOOM_STORIES": str(stories)}
         if key is not None:
             self._environment["PLAYLOOM_API_KEY"] = key
-        if stories is not None:
-            self._environment["PLAYLOOM_STORIES"] = str(stories)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -106,15 +111,35 @@ class ServerProcess:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """The server of all tests of the page."""
-    yield from _running(ServerProcess(stories=tmp_path_factory.mktemp("stories")))
+def quick_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of a tiny model with the bundled one's pictures, context, controls and sampling. It dreams noise."""
+    bundled, tiny = read_model(model_folder()), tiny_config(context_steps=10)
+    pictures = {"frame_height": 180, "frame_width": 300, "grid_height": 9, "grid_width": 15}
+    sizes = dataclasses.replace(tiny.tokenizer, **pictures)
+    model = loud_model(dataclasses.replace(tiny, name="arena-quick", tokenizer=sizes))
+    model.card.update({name: bundled.card[name] for name in ("controls", "sampling")})
+    folder = tmp_path_factory.mktemp("quick") / "model"
+    save_model(folder, model, dtype=None)
+    export_onnx(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")
-def locked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(quick_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The server of most tests of the page."""
+    yield from _running(ServerProcess(quick_model, tmp_path_factory.mktemp("stories")))
+
+
+@pytest.fixture(scope="session")
+def bundled_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server of the bundled model."""
+    yield from _running(ServerProcess("arena-live", tmp_path_factory.mktemp("bundled-stories")))
+
+
+@pytest.fixture(scope="session")
+def locked_server(quick_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server with the key `KEY`."""
-    yield from _running(ServerProcess(key=KEY, stories=tmp_path_factory.mktemp("locked-stories")))
+    yield from _running(ServerProcess(quick_model, tmp_path_factory.mktemp("locked-stories"), KEY))
 
 
 def _running(process: ServerProcess) -> Iterator[ServerProcess]:

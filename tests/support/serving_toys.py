@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import io
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
 
@@ -20,6 +22,7 @@ from starlette.testclient import TestClient
 
 from conftest import loud_model, tiny_config
 from playloom.models.checkpoint import save_model
+from playloom.models.onnx.export import export_onnx
 from playloom.server.app import create_app
 from playloom.server.main import listen, server_of
 from playloom.server.settings import Settings, read_settings
@@ -30,15 +33,25 @@ FORWARD = [0] * 12 + [5, 10, 5, 5]
 
 
 @lru_cache(maxsize=1)
+def place() -> Path:
+    """A folder that goes with this process."""
+    folder = mkdtemp(prefix="playloom-serving-")
+    atexit.register(rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+@lru_cache(maxsize=1)
 def model_folder() -> Path:
-    folder = Path(mkdtemp(prefix="playloom-serving-")) / "tiny"
+    """The tiny model with its ONNX graphs: on a CPU it is served by onnxruntime, as the bundled model is."""
+    folder = place() / "tiny"
     save_model(folder, loud_model(tiny_config()), dtype=None)
+    export_onnx(folder)
     return folder
 
 
 def stories_folder() -> Path:
     """A place for stories that nobody else has."""
-    return Path(mkdtemp(prefix="playloom-stories-")) / "stories"
+    return Path(mkdtemp(prefix="stories-", dir=place())) / "stories"
 
 
 def settings(**changes: Any) -> Settings:

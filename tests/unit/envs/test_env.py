@@ -24,6 +24,7 @@ from playloom.games.arena.env import ArenaEnv
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import save_model
+from playloom.models.onnx.export import export_onnx
 from playloom.provenance import stamp
 
 REST = np.zeros(16, np.float32)
@@ -33,6 +34,7 @@ REST = np.zeros(16, np.float32)
 def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("env") / "tiny"
     save_model(path, loud_model(tiny_config()), dtype=None)
+    export_onnx(path)
     return path
 
 

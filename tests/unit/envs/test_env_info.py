@@ -28,6 +28,7 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.session import StepInput
 from playloom.inference.torch_sampling import BatchSampler
 from playloom.models.checkpoint import save_model
+from playloom.models.onnx.export import export_onnx
 from reference_decoder import torch_engine
 
 PROMPTS = ["plaza-rusher", "court-rusher"]
@@ -36,6 +37,7 @@ PROMPTS = ["plaza-rusher", "court-rusher"]
 @pytest.fixture
 def folder(tmp_path) -> Path:
     save_model(tmp_path / "tiny", loud_model(tiny_config()), dtype=None)
+    export_onnx(tmp_path / "tiny")
     return tmp_path / "tiny"
 
 
