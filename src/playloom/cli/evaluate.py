@@ -72,15 +72,14 @@ def evaluate_command(
         raise ConfigError(f"--config {config} has {name!r}: expected sizes only; give {_FLAGS[name]} instead")
     sizes |= {"backend": backend, "seed": seed}
     latest: list[Report] = []
-    with common.progress("evaluating") as bar:
-        try:
-            with common.stopping("the figures of finished parts are written", after_step=False):
-                result = _measure(call.params, sampling, sizes, bar, latest)
-        except BaseException:  # a signal or an error
-            if latest:
-                latest[-1].write(path)
-                typer.echo(f"figures so far: {path}", err=True)
-            raise
+    try:
+        with common.progress("evaluating") as bar, common.stopping("finished parts are written", after_step=False):
+            result = _measure(call.params, sampling, sizes, bar, latest)
+    except BaseException:  # a signal or an error
+        if latest:
+            latest[-1].write(path)
+            typer.echo(f"figures so far: {path}", err=True)
+        raise
     result.write(path)
     _print_result(result, path, cache_dir, markdown, as_json)
     if update_card:

@@ -135,9 +135,7 @@ class Endpoint:
         a timeout or a number of retries that is not valid.
         """
         if not 0 < timeout <= MAX_SECONDS:
-            raise BadInputError(
-                f"the timeout is out of range: got {timeout:g} s, expected more than 0 and at most {MAX_SECONDS:,}"
-            )
+            raise BadInputError(f"the timeout is out of range: got {timeout:g} s, expected 0 to {MAX_SECONDS:,}, not 0")
         if retries < 0:
             raise BadInputError(f"retries are out of range: got {retries}, expected 0 or more")
         parts = _parse_address(address)

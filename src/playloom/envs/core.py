@@ -205,8 +205,7 @@ class BaseWorldModelEnv:
             prompts: starts of episodes: names, paths, `Prompt`s or frame datasets; None: the model's, or bundled ones.
             actions: a table of held inputs, whose numbers are the actions; None: the whole controller.
             reward_fn: reward of a step; None: the reward that the model's heads expect, without such a head 0.
-            terminated_fn: True for a step that ends its episode; None: drawn with the probability that the model's
-                heads predict, without such a head no step does.
+            terminated_fn: True for a step that ends its episode; None: drawn as a head of the model predicts, or never.
             max_steps: steps until truncation; None: never.
             sampling: how tokens are drawn; None: as the model's card recommends.
             device: device of a model that is loaded here.
@@ -238,8 +237,7 @@ class BaseWorldModelEnv:
         shape = (sizes.frame_height, sizes.frame_width, 3)
         self.observation_space: gym.Space[Any] = gym.spaces.Box(0, 255, shape, np.uint8)
         if observation == "codes":
-            layout = self.engine.layout
-            self.observation_space = gym.spaces.MultiDiscrete([layout.vocab.codebook_size] * layout.image_slots)
+            self.observation_space = gym.spaces.MultiDiscrete([sizes.codebook_size] * sizes.image_slots)
         self.action_space: gym.Space[Any] = self.action_mapper.space
         self._episodes = (DreamEpisode(),)
 

@@ -298,7 +298,6 @@ def play_live(
                 live.run(on_frame, stop, ticks=job.ticks, first_tick=start)
         except Exception as error:  # the statistics so far are worth keeping
             failure = str(error) if isinstance(error, PlayloomError) else f"{type(error).__name__}: {error}"
-        statistics = live.report()
     report = {
         "model": model.config.name,
         "weights": model.fingerprint,
@@ -308,13 +307,12 @@ def play_live(
         "fps": job.fps,
         "ticks_wanted": job.ticks,
         "machine": machine(engine.device),
-        **statistics,
+        **live.report(),
         "failure": failure,
     }
-    if job.out is None:
-        return LiveResult(report, data.notes, None)
-    if not frames:
-        return LiveResult(report, (*data.notes, f"no frame was made, so nothing was written to {job.out}"), None)
+    if job.out is None or not frames:
+        lost = [] if job.out is None else [f"no frame was made, so nothing was written to {job.out}"]
+        return LiveResult(report, (*data.notes, *lost), None)
     mode = "world" if job.controller == "person" else "full"
     manifest = build_manifest(
         engine, data.frames_THWC, mode=mode, sampling=sampling, seed=job.seed, timestamp=job.timestamp, prompt=data
