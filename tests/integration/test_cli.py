@@ -103,7 +103,7 @@ def ended(tmp_path_factory) -> dict[str, list]:
         ("train world --data d --out r --max-minutes -1", "--max-minutes"),
         ("view --select-prompts 2 --figures nowhere", "--figures"),
         ("bench --frames 0", "--frames"),
-        (f"models {'a' * 300}", "too long"),
+        (f"models {'a' * 300}", "bundled model"),
         ("plan --hours inf", "finite"),
         ("bench --device tpu", "tpu"),
         ("serve --replicas 2", "--replicas"),

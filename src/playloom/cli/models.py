@@ -77,7 +77,7 @@ def plan_command(
     The training itself is not run: operations and memory are counted, the speed is assumed.
     """
     if not math.isfinite(36000 * hours * epochs):
-        raise BadInputError(f"the plan is too large: got {hours:g} hours and {epochs:g} epochs, expected less")
+        raise BadInputError(f"the plan is too large: got {hours:g} hours, {epochs:g} epochs, expected finite numbers")
     import dataclasses
 
     from playloom.cli.train import read_config, with_flags
