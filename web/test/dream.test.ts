@@ -30,6 +30,7 @@ beforeAll(async () => {
   transformer = new Transformer(runtime, described, {
     step,
     transformer: await load("transformer", "transformer.safetensors"),
+    risk: await load("risk", "tokenizer.safetensors"),
   });
   decoder = await load("decoder", "tokenizer.safetensors");
 }, SLOW_MS);
@@ -37,14 +38,14 @@ beforeAll(async () => {
 it(
   "dreams the same tokens from the same noise",
   async () => {
-    const { prompt, given, actions, codes, temperature, action_temperature } = vectors;
+    const { prompt, given, actions, codes, temperature, action_temperature, risk_weight } = vectors;
     const dream = new Dream(transformer, new Source(vectors.seed));
     for (const [index, frame] of prompt.codes.entries()) {
       await dream.giveFrame(frame);
       const action = prompt.actions[index];
       if (action) await dream.giveAction(action);
     }
-    const sampling = { temperature, actionTemperature: action_temperature };
+    const sampling = { temperature, actionTemperature: action_temperature, riskWeight: risk_weight };
     for (const [index, action] of actions.entries()) {
       if (given[index]) await dream.giveAction(action);
       else expect(await dream.dreamAction(sampling)).toEqual(action);

@@ -49,6 +49,17 @@ describe("noise", () => {
       expect(Math.abs((counts[index] ?? 0) - share * tries)).toBeLessThan(4.5 * deviation + 1);
     });
   });
+  it("leaves out choices of high risk, but not at temperature 0", () => {
+    const values = logits.map((_, index) => (index % 2 ? 4 : 0));
+    const tries = Array.from({ length: 50 }, (_, index) => index * logits.length);
+    const draws = new Source(2).next();
+    const found = (weight: number): number[] =>
+      tries.map((first) => choose(logits, 1, draws, first, { values, weight }) % 2);
+    expect(Math.max(...found(20))).toBe(0);
+    expect(Math.max(...found(0))).toBe(1);
+    const likeliest = logits.indexOf(Math.max(...logits));
+    expect(choose(logits, 0, draws, 0, { values: logits.map(() => 4), weight: 20 })).toBe(likeliest);
+  });
   it("is nothing at temperature 0", () => {
     expect(choose(logits, 0, new Source(1).next(), 0)).toBe(logits.indexOf(Math.max(...logits)));
   });
@@ -96,7 +107,11 @@ describe("live play", () => {
         description: { name: "toy", frame: [2, 2, 3] },
       },
       dream: () => dream as unknown as Dream,
-      sampling: (temperature: number | null) => ({ temperature: temperature ?? 0.5, actionTemperature: 1 }),
+      sampling: (temperature: number | null) => ({
+        temperature: temperature ?? 0.5,
+        actionTemperature: 1,
+        riskWeight: 0,
+      }),
       decode: () => Promise.resolve(new Uint8Array(12)),
       encode: () => Promise.resolve([3]),
       marked: (pixels: Uint8Array) => pixels,

@@ -142,6 +142,10 @@ def sampling(
         float | None,
         typer.Option(min=0, help="Temperature of generated inputs; default: --temperature, else the model's card."),
     ] = None,
+    risk_weight: Annotated[
+        float | None,
+        typer.Option(min=0, help="Prefer codes near the expected one, 0: no; default: the model's card, else 0."),
+    ] = None,
 ) -> None:
     """The sampling of tokens."""
 

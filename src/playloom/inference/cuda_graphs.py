@@ -51,7 +51,7 @@ def cuda_capture(device: torch.device) -> Capture | None:
 
 
 class FrameGraphs:
-    """Captures of runs by their rows, name and filters."""
+    """Captures of runs by their rows, name and kind of draws."""
 
     def __init__(self, capture: Capture | None) -> None:
         self._capture = capture
@@ -70,7 +70,7 @@ class FrameGraphs:
             return
         if place.generation != self._generation:
             self._forget(place.generation)
-        key = (place, name, None if draws is None else (draws.filters, draws.entropy_BS is None))
+        key = (place, name, None if draws is None else draws.kind)
         if key not in self._replays and (self._exhausted or not self._was_seen(key)):
             work(steps_B, draws)  # also warms up libraries, which a capture cannot
             return
@@ -114,8 +114,9 @@ class FrameGraphs:
             if key not in self._inputs:
                 self._inputs[key] = tensor.new_zeros(place.room, *tensor.shape[1:])
             kept.append(self._inputs[key][place.first : place.first + place.rows])
-        draws = inputs[1]
-        return kept[0], None if draws is None else BatchSampler(draws.samplings, *kept[1:])
+        if (draws := inputs[1]) is None:
+            return kept[0], None
+        return kept[0], BatchSampler(draws.samplings, *kept[1:], codebook_KC=draws.codebook_KC)
 
     def _forget(self, generation: int) -> None:
         """Drop all captures: they work in memory that was freed."""
@@ -132,5 +133,5 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
 
 def _tensors(inputs: Inputs) -> list[Tensor]:
     steps_B, draws = inputs
-    found = [steps_B] if draws is None else [steps_B, draws.noise_BSC, draws.temperature_B11, draws.entropy_BS]
+    found = [steps_B] if draws is None else [steps_B, draws.noise_BSC, draws.scales_B2, draws.entropy_BS]
     return [tensor for tensor in found if tensor is not None]

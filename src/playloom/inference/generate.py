@@ -58,12 +58,14 @@ class GenerationConfig:
     resize: ResizeMode = "crop"
     """Fit of pictures of another shape."""
     temperature: float | None = None
-    """See `Sampling`, as for the next three."""
+    """See `Sampling`, as for the next four."""
     top_k: int | None = None
     """See `Sampling`."""
     top_p: float | None = None
     """See `Sampling`."""
     action_temperature: float | None = None
+    """See `Sampling`."""
+    risk_weight: float | None = None
     """See `Sampling`."""
     seed: int = 0
     """Seed of all draws."""
@@ -82,7 +84,7 @@ class GenerationConfig:
 
     def sampling(self, model: ModelDescription) -> Sampling:
         """Return the job's sampling, completed by the model's card."""
-        names = ("temperature", "top_k", "top_p", "action_temperature")
+        names = ("temperature", "top_k", "top_p", "action_temperature", "risk_weight")
         return Sampling.from_card(model.card, **{name: getattr(self, name) for name in names})
 
     def read_prompt(self, engine: Engine, *, horizon: int | None, render: Render | None) -> tuple[Prompt, PromptData]:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -284,7 +284,7 @@ class OnnxBackend:
     ) -> GeneratedFrames:
         """See `TorchBackend`."""
         codes = self.layout.vocab.codebook_size
-        draws = ArraySampler(samplings, sources, self.layout.image_slots, codes, entropy=entropy)
+        draws = ArraySampler(samplings, sources, self.layout.image_slots, codes, entropy=entropy, risk=self._risk)
         codes_BN = self.decoder.dream_frame(states, draws)
         found: Sequence[StepPrediction | None] = [None] * len(states)
         if (heads := self.model.config.heads) is not None:
@@ -299,6 +299,15 @@ class OnnxBackend:
         """See `TorchBackend`."""
         sizes = self.layout.vocab.slot_sizes
         return self.decoder.dream_action(states, ArraySampler(samplings, sources, len(sizes), max(sizes)))
+
+    def _risk(self, logits_BRK: NDArray[np.float32]) -> NDArray[np.float32]:
+        (risk_BRK,) = self._risk_sessions.apart.run(None, {"logits": logits_BRK})
+        return cast("NDArray[np.float32]", risk_BRK)
+
+    @cached_property
+    def _risk_sessions(self) -> GraphSessions:
+        assert self.model.folder is not None
+        return GraphSessions(self.model.folder / "risk.onnx")
 
     def _rows(self, graph: str, name: str, batch: NDArray[Any]) -> NDArray[Any]:
         """Run a graph picture by picture: a batch leaves the processor's cache, and takes longer."""

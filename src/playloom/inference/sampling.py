@@ -1,14 +1,18 @@
-"""Sampling of tokens from logits: temperature, top-k, top-p, greedy.
+"""Sampling of tokens from logits: temperature, risk, top-k, top-p, greedy.
 
 A token is the arg-max of logits plus Gumbel noise (Maddison et al. 2014), without synchronisation with a device. The
 noise of a whole step is drawn at once from the dream's own generator, whatever the batch and the passes. Here
 with NumPy; `torch_sampling` is the same with torch.
+
+The risk of an image code is its expected squared distance to the true code: the mean over all codes, weighted by the
+model's probabilities at temperature 1 (minimum Bayes risk, Kumar & Byrne 2004, here as a weight). Distances are those
+of the tokenizer's codebook, whose entries have length 1.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -34,11 +38,16 @@ class Sampling:
     """Only the smallest set of tokens whose probability reaches p (nucleus, Holtzman et al. 2020); None: all."""
     action_temperature: float | None = None
     """Temperature of actions; None: as for frames. A low temperature suits frames, but rarely releases a control."""
+    risk_weight: float = 0.0
+    """Weight of an image code's risk, subtracted from its scaled logit; 0: none. Frames are nearer to the expected one
+    at the same sharpness. Actions and greedy sampling have no risk."""
 
     def __post_init__(self) -> None:
         for name, value in (("temperature", self.temperature), ("action_temperature", self.action_temperature)):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise BadInputError(f"{name} is {value}; expected 0 (greedy) or more")
+        if not (math.isfinite(self.risk_weight) and self.risk_weight >= 0):
+            raise BadInputError(f"risk_weight is {self.risk_weight}; expected 0 (none) or more")
         if self.top_k is not None and not (isinstance(self.top_k, int | np.integer) and self.top_k >= 1):
             raise BadInputError(f"top_k is {self.top_k}; expected a whole number, 1 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -61,8 +70,9 @@ class Sampling:
         return replace(self, temperature=self.action_temperature, action_temperature=None)
 
     def to_dict(self) -> dict[str, float | int | str | None]:
-        """Return the fields for a manifest; `action_temperature` only if it is set."""
-        return {key: x for key, x in asdict(self).items() if x is not None or key != "action_temperature"}
+        """Return the fields for a manifest; `action_temperature` and `risk_weight` only if they are set."""
+        unset = {"action_temperature": None, "risk_weight": 0.0}
+        return {key: x for key, x in asdict(self).items() if key not in unset or x != unset[key]}
 
     @property
     def greedy(self) -> bool:
@@ -70,9 +80,9 @@ class Sampling:
         return self.temperature == 0
 
     @property
-    def divisor(self) -> float:
-        """Divisor of the logits; colder ones would overflow and become equal."""
-        return 1.0 if self.greedy else max(self.temperature, 1e-6)
+    def scales(self) -> tuple[float, float]:
+        """Divisor of the logits and weight of the risk; a colder divisor would overflow and make logits equal."""
+        return (1.0, 0.0) if self.greedy else (max(self.temperature, 1e-6), self.risk_weight)
 
     @property
     def filters(self) -> tuple[int | None, float | None]:
@@ -91,10 +101,16 @@ class ArraySampler:
         choices: int,
         *,
         entropy: bool = False,
+        risk: Callable[[Floats], Floats] | None = None,
     ) -> None:
-        """Draw the noise of all slots at once, on the first use, each dream's from its own generator."""
+        """Draw the noise of all slots at once, on the first use, each dream's from its own generator.
+
+        `risk` computes the risks from logits, both [B, R, C]; None: these slots have none.
+        """
         self.samplings, self._sources, self._shape = samplings, sources, (slots, choices)
-        self._temperature_B11 = np.array([how.divisor for how in samplings], np.float32)[:, None, None]
+        scales_B2 = np.array([how.scales for how in samplings], np.float32)
+        self._temperature_B11, self._weight_B11 = scales_B2[:, :1, None], scales_B2[:, 1:, None]
+        self._risk = risk if self._weight_B11.any() else None
         self.entropy_BS = np.zeros((len(samplings), slots), np.float32) if entropy else None
 
     @cached_property
@@ -104,7 +120,7 @@ class ArraySampler:
 
     def part(self, rows: slice) -> ArraySampler:
         """Return the draws of some of the dreams; the entropies that they measure are this one's too."""
-        part = ArraySampler(self.samplings[rows], self._sources[rows], *self._shape)
+        part = ArraySampler(self.samplings[rows], self._sources[rows], *self._shape, risk=self._risk)
         part.entropy_BS = None if self.entropy_BS is None else self.entropy_BS[rows]
         return part
 
@@ -115,6 +131,8 @@ class ArraySampler:
             terms_BRC = share_BRC * np.log(np.maximum(share_BRC, LEAST))
             self.entropy_BS[:, slots_R] = -terms_BRC.sum(axis=-1)
         scaled_BRC = logits_BRC / self._temperature_B11
+        if self._risk is not None:
+            scaled_BRC -= self._weight_B11 * self._risk(logits_BRC)
         if any(how.filters != (None, None) for how in self.samplings):
             rows = zip(scaled_BRC, self.samplings, strict=True)
             scaled_BRC = np.stack([_filter(logits_RC, *how.filters) for logits_RC, how in rows])

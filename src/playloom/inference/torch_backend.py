@@ -159,6 +159,7 @@ class TorchBackend:
         self.model, self.layout, self.device = model, model.config.layout, str(model.device)
         with_features = model.heads is not None
         self.decoder = CachedDecoder(model.transformer, self.layout, schedule, with_features=with_features)
+        self._codebook_KC = model.tokenizer.quantizer.entries()
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -194,9 +195,8 @@ class TorchBackend:
     ) -> GeneratedFrames:
         """Open a step in every dream with a generated frame; `entropy`: measure it."""
         noise_BSC = _noise(samplings, sources, self.layout.image_slots, self.layout.vocab.codebook_size)
-        draws = BatchSampler(
-            samplings, noise_BSC, entropy_BS=noise_BSC.new_zeros(noise_BSC.shape[:2]) if entropy else None
-        )
+        nats_BS = noise_BSC.new_zeros(noise_BSC.shape[:2]) if entropy else None
+        draws = BatchSampler(samplings, noise_BSC, entropy_BS=nats_BS, codebook_KC=self._codebook_KC)
         codes_BN = self.decoder.dream_frame(states, draws)
         none_B, heads = [None] * len(states), self.model.heads
         predictions = none_B if heads is None else heads.predict(self.decoder.features(states))

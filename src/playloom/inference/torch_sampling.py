@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -18,29 +18,37 @@ class BatchSampler:
         self,
         samplings: Sequence[Sampling],
         noise_BSC: Tensor,
-        temperature_B11: Tensor | None = None,
+        scales_B2: Tensor | None = None,
         entropy_BS: Tensor | None = None,
+        *,
+        codebook_KC: Tensor | None = None,
     ) -> None:
-        """Take Gumbel noise by dream, slot and choice, and divisors of the logits (None: those of `samplings`)."""
+        """Take Gumbel noise by dream, slot and choice, and scales (None: those of `samplings`).
+
+        `codebook_KC` has the image codes, for their risk; None: these slots have none.
+        """
         self.samplings, self.noise_BSC, self.entropy_BS = tuple(samplings), noise_BSC, entropy_BS
-        if temperature_B11 is None:
-            divisors = [how.divisor for how in samplings]
-            temperature_B11 = torch.tensor(divisors, device=noise_BSC.device)[:, None, None]
-        self.temperature_B11 = temperature_B11
+        if scales_B2 is None:
+            scales_B2 = torch.tensor([how.scales for how in samplings], device=noise_BSC.device)
+        self.scales_B2 = scales_B2
+        self.codebook_KC = codebook_KC if any(how.scales[1] for how in samplings) else None
 
     @property
-    def filters(self) -> tuple[tuple[int | None, float | None], ...]:
-        """Top-k and top-p of each dream; the only part that is not a tensor."""
-        return tuple(how.filters for how in self.samplings)
+    def kind(self) -> tuple[Hashable, ...]:
+        """What is not a tensor: equal for draws that launch the same kernels."""
+        return self.codebook_KC is None, self.entropy_BS is None, *(how.filters for how in self.samplings)
 
     def sample(self, logits_BRC: Float[Tensor, "B R C"], slots_R: Int[Tensor, R]) -> Int[Tensor, "B R"]:
         """Return one token per row: an index into the C legal tokens of the slot, int64."""
         logits_BRC = logits_BRC.float()
         if self.entropy_BS is not None:  # in nats, at temperature 1, unfiltered
             self.entropy_BS.index_copy_(1, slots_R, torch.special.entr(logits_BRC.softmax(dim=-1)).sum(dim=-1))
-        scaled_BRC = logits_BRC / self.temperature_B11
-        if any(filters != (None, None) for filters in self.filters):
-            rows = [_filter(row, *filters) for row, filters in zip(scaled_BRC, self.filters, strict=True)]
+        scaled_BRC = logits_BRC / self.scales_B2[:, :1, None]
+        if self.codebook_KC is not None:
+            mean_BRE = logits_BRC.softmax(dim=-1) @ self.codebook_KC
+            scaled_BRC = scaled_BRC - self.scales_B2[:, 1:, None] * (2 - 2 * mean_BRE @ self.codebook_KC.T)
+        if any(how.filters != (None, None) for how in self.samplings):
+            rows = [_filter(row, *how.filters) for row, how in zip(scaled_BRC, self.samplings, strict=True)]
             scaled_BRC = torch.stack(rows)
         return (scaled_BRC + self.noise_BSC[:, slots_R, : scaled_BRC.shape[-1]]).argmax(dim=-1)
 

@@ -30,7 +30,7 @@ OUTDATED = (WEIGHTS[-1], "*.onnx", "onnx.json")
 MEASURED = ("row_delay", "sampling", "evaluation")
 """Entries of a model's card that an evaluation writes."""
 _BUNDLE = Path(__file__).parents[1] / "assets" / "models"
-_SAMPLING = ("temperature", "top_k", "top_p", "action_temperature")
+_SAMPLING = ("temperature", "top_k", "top_p", "action_temperature", "risk_weight")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

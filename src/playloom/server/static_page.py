@@ -73,7 +73,10 @@ def _description(world: ModelDescription) -> dict[str, Any]:
         raise BadInputError(f"{name} cannot run in a browser: its positions are {found['positions']}, not rolling")
     if any(found["sampling"].get(key) for key in ("top_k", "top_p")):
         raise BadInputError(f"{name} cannot run in a browser: its card asks for top_k or top_p, which the page lacks")
-    graphs = {key: found["graphs"][key] for key in _GRAPHS}
+    wanted = (*_GRAPHS, *(["risk"] if found["sampling"].get("risk_weight") else []))
+    if missing := [graph for graph in wanted if graph not in found["graphs"]]:
+        raise CheckpointError(f"{folder}: the ONNX graph {missing[0]} is missing; playloom export onnx again")
+    graphs = {key: found["graphs"][key] for key in wanted}
     return {**found, "graphs": graphs, "weights": [f"{name}.safetensors" for name in _WEIGHTS]}
 
 

@@ -20,7 +20,7 @@ from playloom.inference.session import Prompt, StepInput
 
 FILE = Path(__file__).parents[3] / "web" / "test" / "dream.json"
 SEED, STEPS = 7, 8
-SAMPLING = Sampling(temperature=0.75, action_temperature=1.0)
+SAMPLING = Sampling(temperature=1.0, action_temperature=1.0, risk_weight=10.0)
 
 
 def scramble(value: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -64,6 +64,7 @@ def dream() -> dict[str, object]:
         "seed": SEED,
         "temperature": SAMPLING.temperature,
         "action_temperature": SAMPLING.action_temperature,
+        "risk_weight": SAMPLING.risk_weight,
         "given": [result.action_given for result in found],
         "actions": [result.action_A.tolist() for result in found],
         "codes": [result.codes_N.tolist() for result in found if result.codes_N is not None],

@@ -170,6 +170,16 @@ def test_top_k_and_top_p_cut_the_tail(how, allowed):
     assert set(drawn(Sampling(temperature=1.0, **how), 2_000).tolist()) == allowed
 
 
+def test_risk_prefers_codes_near_the_others():
+    """The likeliest code is opposite to three less likely ones that are close together."""
+    codebook_KC = torch.nn.functional.normalize(torch.tensor([[-1.0, 0], [1, 0.1], [1, 0], [1, -0.1]]), dim=-1)
+    logits_BRC = torch.tensor([0.4, 0.2, 0.2, 0.2]).log().expand(2, 400, 4)
+    hows = [Sampling(temperature=1.0, risk_weight=20.0), Sampling(temperature=0.0, risk_weight=20.0)]
+    noises = torch.stack([noise(how, (400, 4), generator(0)) for how in hows])
+    found = BatchSampler(hows, noises, codebook_KC=codebook_KC).sample(logits_BRC, torch.arange(400))
+    assert set(found[0].tolist()) == {1, 2, 3} and (found[1] == 0).all()
+
+
 def test_every_dream_of_a_batch_draws_its_own_way():
     """Greedy beside hot beside cut: each row as if it were alone."""
     hows = [Sampling(temperature=0.0), Sampling(temperature=5.0), Sampling(temperature=5.0, top_k=1)]
@@ -205,8 +215,11 @@ def test_a_cards_temperatures_and_what_is_asked_for():
     assert Sampling.from_card(card, temperature=0.9, action_temperature=0.2).of_actions.temperature == 0.2
     for nothing in ({"sampling": None}, {"sampling": {"temperature": None}}):  # a card may be edited by hand
         assert Sampling.from_card(nothing) == Sampling()
-    assert "action_temperature" not in Sampling().to_dict()
+    assert not {"action_temperature", "risk_weight"} & Sampling().to_dict().keys()
+    risky = Sampling.from_card({"sampling": {"temperature": 1.0, "risk_weight": 10}}, temperature=0.7)
+    assert risky == Sampling(temperature=0.7, risk_weight=10) and risky.to_dict()["risk_weight"] == 10
     assert Sampling.from_card(card).to_dict()["action_temperature"] == 1.0
+    assert Sampling(action_temperature=0.0).to_dict()["action_temperature"] == 0.0
 
 
 @pytest.mark.parametrize("temperature", [1e-7, 1e-38, 1e-45])
@@ -231,6 +244,7 @@ def test_noise_is_finite():
         ({"temperature": -1.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"action_temperature": -0.5}, "action_temperature"),
+        ({"risk_weight": float("inf")}, "risk_weight"),
         ({"top_k": 0}, "top_k"),
         ({"top_k": 2.5}, "top_k"),
         ({"top_p": 1.5}, "top_p"),

@@ -28,7 +28,7 @@ from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 
 GREEDY, HOT = Sampling(temperature=0.0), Sampling(temperature=1.5)
-CUT = Sampling(temperature=1.5, top_k=5, top_p=0.9)
+CUT = Sampling(temperature=1.5, top_k=5, top_p=0.9, risk_weight=4.0)
 FORMS = [("rolling", True, 1), ("rolling", True, None), ("absolute", True, 1), ("absolute", False, None)]
 VIEWS = ("view", "slice", "unsqueeze", "transpose", "flatten", "to.dtype")
 """Operators that launch nothing, as they come in a pass."""

@@ -134,15 +134,10 @@ def test_the_bundled_model_agrees_on_real_play(tmp_path):
 def test_dreams_of_a_batch_are_those_of_each_alone(model):
     """Prompts of different length, own sampling and seed; the same seed gives the same tokens again."""
     engine = Engine(model, row_delay=2, backend="onnx")
+    hows = [dataclasses.replace(HOT, risk_weight=4.0), GREEDY, dataclasses.replace(HOT, top_k=3, top_p=0.9)]
     requests = [
-        GenerationRequest(
-            prompt=prompt_of(1 + 2 * seed, seed),
-            mode="full",
-            steps=6,
-            sampling=[HOT, GREEDY, dataclasses.replace(HOT, top_k=3, top_p=0.9)][seed],
-            seed=seed,
-        )
-        for seed in range(3)
+        GenerationRequest(prompt=prompt_of(1 + 2 * seed, seed), mode="full", steps=6, sampling=how, seed=seed)
+        for seed, how in enumerate(hows)
     ]
     together = list(engine.dream_batch(requests))
     for row, request in enumerate(requests):
@@ -191,6 +186,22 @@ def test_top_k_1_is_greedy_and_a_nucleus_has_only_likely_tokens():
     share = np.exp(logits_BRC) / np.exp(logits_BRC).sum(axis=-1, keepdims=True)
     above = np.where(share > np.take_along_axis(share, drawn[..., None], -1), share, 0).sum(axis=-1)
     assert (above < 0.5).all() and (drawn != top).any()
+
+
+def test_risk_is_the_expected_squared_distance_and_that_of_torch(model):
+    engine, how = Engine(model, row_delay=2, backend="onnx"), dataclasses.replace(HOT, risk_weight=4.0)
+    logits_BRC = np.random.default_rng(0).normal(size=(1, 50, 16)).astype(np.float32)
+    codebook_KC = model.tokenizer.quantizer.entries()
+    distance_KK = torch.cdist(codebook_KC, codebook_KC).square().numpy()
+    share_BRC = np.exp(logits_BRC) / np.exp(logits_BRC).sum(axis=-1, keepdims=True)
+    draws = ArraySampler([how], [np.random.default_rng(1)], 50, 16, risk=engine.backend._risk)
+    error = np.abs(engine.backend._risk(logits_BRC) - share_BRC @ distance_KK).max()
+    assert error < 2e-3, "entries are of length 1 within 16 bits"
+    beside = BatchSampler([how], torch.from_numpy(draws._noise_BSC), codebook_KC=codebook_KC)
+    found = draws.sample(logits_BRC, np.arange(50))
+    assert (found == beside.sample(torch.from_numpy(logits_BRC), torch.arange(50)).numpy()).all()
+    plain = ArraySampler([HOT], [np.random.default_rng(1)], 50, 16, risk=engine.backend._risk)
+    assert (found != plain.sample(logits_BRC, np.arange(50))).any()
 
 
 def test_noise_has_the_distribution_of_the_softmax():

@@ -1,11 +1,13 @@
 /** One dream: the row of tokens of its open step, and the passes that fill it. */
-import { choose, type Source } from "./sampling";
+import { choose, type Risk, type Source } from "./sampling";
 import { type Chunk, NO_TOKEN, type Transformer } from "./transformer";
 
 /** Temperatures of frames and actions; 0 takes the likeliest token. */
 export interface Sampling {
   temperature: number;
   actionTemperature: number;
+  /** Weight of the risk of a frame's codes; 0: none. */
+  riskWeight: number;
 }
 
 export class Dream {
@@ -32,13 +34,18 @@ export class Dream {
   }
 
   /** Opens a step with a generated frame; returns its codes. */
-  async dreamFrame({ temperature }: Sampling): Promise<number[]> {
+  async dreamFrame({ temperature, riskWeight }: Sampling): Promise<number[]> {
     await this.open();
     const { vocabulary, step } = this.transformer.description;
     const draws = this.source.next();
     const span = (): [number, number] => [0, vocabulary.codes];
     for (const chunk of this.transformer.passes.slice(0, step.image_passes))
-      await this.draw(chunk, span, (logits, slot) => choose(logits, temperature, draws, slot * vocabulary.codes));
+      await this.draw(
+        chunk,
+        span,
+        (logits, slot, risk) => choose(logits, temperature, draws, slot * vocabulary.codes, risk),
+        riskWeight,
+      );
     return Array.from(this.tokens.subarray(0, step.image_slots));
   }
 
@@ -94,13 +101,17 @@ export class Dream {
   private async draw(
     chunk: Chunk,
     span: (slot: number) => [number, number],
-    pick: (logits: Float32Array, slot: number) => number,
+    pick: (logits: Float32Array, slot: number, risk: Risk | null) => number,
+    riskWeight = 0,
   ): Promise<void> {
     const logits = await this.transformer.run(chunk, this.step, this.tokens);
     const width = logits.length / Math.max(1, chunk.slots.length);
+    const risks = riskWeight ? await this.transformer.risks(chunk, logits) : null;
+    const { codes } = this.transformer.description.vocabulary;
     chunk.slots.forEach((slot, row) => {
       const [first, last] = span(slot);
-      this.tokens[slot] = first + pick(logits.subarray(row * width + first, row * width + last), slot);
+      const risk = risks && { values: risks.subarray(row * codes, (row + 1) * codes), weight: riskWeight };
+      this.tokens[slot] = first + pick(logits.subarray(row * width + first, row * width + last), slot, risk);
     });
   }
 }

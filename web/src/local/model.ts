@@ -10,7 +10,7 @@ export interface Site {
   files: Readonly<Record<string, number>>;
   description: Description;
   prompts: Readonly<Record<string, Context>>;
-  sampling: { temperature: number; action_temperature: number | null };
+  sampling: { temperature: number; action_temperature?: number; risk_weight?: number };
   fps: number;
   /** The watermark: RGB pixels in base64, for the lower right corner. */
   mark: { height: number; width: number; pixels: string };
@@ -87,7 +87,8 @@ export class Model {
       if (!graph) throw new Error(`The model has no graph ${name}.`);
       return runtime.load(content(`model/${graph.file}`), weights, graph);
     };
-    const graphs = { step: await load("step"), transformer: await load("transformer") };
+    const risk = site.sampling.risk_weight ? { risk: await load("risk") } : {};
+    const graphs = { step: await load("step"), transformer: await load("transformer"), ...risk };
     const transformer = new Transformer(runtime, description, graphs);
     return new Model(site, runtime, transformer, await load("decoder"), () => load("encoder"));
   }
@@ -101,7 +102,11 @@ export class Model {
   sampling(temperature: number | null): Sampling {
     const own = this.site.sampling;
     const frames = temperature ?? own.temperature;
-    return { temperature: frames, actionTemperature: own.action_temperature ?? frames };
+    return {
+      temperature: frames,
+      actionTemperature: own.action_temperature ?? frames,
+      riskWeight: own.risk_weight ?? 0,
+    };
   }
 
   /** Codes to RGB pixels, which the next call overwrites. */

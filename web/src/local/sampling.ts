@@ -1,4 +1,4 @@
-/** Tokens from logits: the arg-max of logits over temperature plus Gumbel noise (Maddison et al. 2014). */
+/** Tokens from logits: the arg-max of logits over temperature, less risk, plus Gumbel noise (Maddison et al. 2014). */
 
 /** Uniform draws of one step: `at(index)` is in (0, 1), the same for the same index. */
 export interface Draws {
@@ -28,6 +28,12 @@ function scramble(value: number): number {
   return (bits ^ (bits >>> 16)) >>> 0;
 }
 
+/** Risk of each choice, as in `playloom.inference.sampling`, and its weight. */
+export interface Risk {
+  values: Float32Array;
+  weight: number;
+}
+
 const COLDEST = 1e-6;
 /** The greatest difference of two Gumbel draws: from uniform ones of 32 bits they are in -3.14 to 22.9. */
 const SPREAD = 26.1;
@@ -37,20 +43,33 @@ const SPREAD = 26.1;
  *
  * @param logits of its choices.
  * @param first index of its first draw; one draw a choice.
+ * @param risk of its choices; null: they have none.
  */
-export function choose(logits: Float32Array, temperature: number, draws: Draws, first: number): number {
+export function choose(
+  logits: Float32Array,
+  temperature: number,
+  draws: Draws,
+  first: number,
+  risk: Risk | null = null,
+): number {
+  const greedy = temperature === 0;
+  const divisor = greedy ? 1 : Math.fround(Math.max(temperature, COLDEST));
+  const scaled = logits.map((logit) => logit / divisor);
+  if (risk && !greedy) {
+    const weight = Math.fround(risk.weight);
+    risk.values.forEach((value, index) => (scaled[index] = (scaled[index] ?? 0) - Math.fround(weight * value)));
+  }
   let likeliest = 0;
-  for (let index = 1; index < logits.length; index++)
-    if ((logits[index] ?? 0) > (logits[likeliest] ?? 0)) likeliest = index;
-  if (temperature === 0) return likeliest;
-  const divisor = Math.fround(Math.max(temperature, COLDEST));
-  const least = (logits[likeliest] ?? 0) / divisor - SPREAD;
+  scaled.forEach((value, index) => {
+    if (value > (scaled[likeliest] ?? 0)) likeliest = index;
+  });
+  if (greedy) return likeliest;
+  const least = (scaled[likeliest] ?? 0) - SPREAD;
   let [best, chosen] = [-Infinity, likeliest];
-  logits.forEach((logit, index) => {
-    const scaled = Math.fround(logit / divisor);
-    if (scaled < least) return; // no draw can make it the greatest
+  scaled.forEach((value, index) => {
+    if (value < least) return; // no draw can make it the greatest
     const drawn = Math.fround(-Math.log(draws.at(first + index)));
-    const noisy = Math.fround(scaled + Math.fround(-Math.log(drawn)));
+    const noisy = Math.fround(value + Math.fround(-Math.log(drawn)));
     if (noisy > best) [best, chosen] = [noisy, index];
   });
   return chosen;

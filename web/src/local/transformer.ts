@@ -62,15 +62,19 @@ export class Transformer {
   readonly givenAction: Chunk;
   private readonly stepGraph: Graph;
   private readonly graph: Graph;
+  private readonly riskGraph: Graph | null;
+  /** Inputs and outputs of the risk's graph, by number of slots. */
+  private readonly riskTensors: Readonly<Record<number, Tensors>>;
   /** Inputs and outputs of the step's graph. */
   private readonly step: Tensors;
   /** Inputs and outputs of the transformer's graph that are the same for all chunks. */
   private readonly shared: Tensors;
 
-  constructor(runtime: Runtime, description: Description, graphs: { step: Graph; transformer: Graph }) {
+  constructor(runtime: Runtime, description: Description, graphs: { step: Graph; transformer: Graph; risk?: Graph }) {
     this.description = description;
     this.stepGraph = graphs.step;
     this.graph = graphs.transformer;
+    this.riskGraph = graphs.risk ?? null;
     const { step, caches, cache_of_layer } = description;
     const { inputs, outputs } = signaturesOf(description, "transformer");
     const sizes: Record<string, number> = { B: 1, b: 1, P: step.positions };
@@ -106,8 +110,26 @@ export class Transformer {
       return { slots, columns: passes.flatMap((pass) => pass.columns), seen: masked, tensors };
     };
     this.passes = step.passes.map((pass) => chunkOf([pass], false));
+    const rows = new Set(this.passes.slice(0, step.image_passes).map(({ slots }) => slots.length));
+    const risk = graphs.risk && signaturesOf(description, "risk");
+    this.riskTensors = Object.fromEntries(
+      risk ? [...rows].map((R) => [R, made({ ...risk.inputs, ...risk.outputs }, { R })]) : [],
+    );
     this.givenImage = chunkOf(step.passes.slice(0, step.image_passes), true);
     this.givenAction = chunkOf(step.passes.slice(step.image_passes), true);
+  }
+
+  /** Returns the risks of the codes of a chunk's slots, from its logits; see `playloom.inference.sampling`. */
+  async risks(chunk: Chunk, logits: Float32Array): Promise<Float32Array> {
+    const tensors = one(this.riskTensors, chunk.slots.length);
+    const [input, width] = [one(tensors, "logits").floats, logits.length / chunk.slots.length];
+    const { codes } = this.description.vocabulary;
+    chunk.slots.forEach((_, row) => {
+      input.set(logits.subarray(row * width, row * width + codes), row * codes);
+    });
+    if (!this.riskGraph) throw new Error("The graph of the risk is not loaded.");
+    await this.riskGraph.run(tensors);
+    return one(tensors, "risk").floats;
   }
 
   /** Opens step number `step` (from 0), after the action `previous` in ids. */

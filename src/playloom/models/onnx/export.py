@@ -27,7 +27,7 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     multiplies with weights of 8 bits, rounded when it is loaded.
     """
     import_extra("onnx", "onnx")
-    from playloom.models.onnx.tokenizer import decoder_graph, encoder_graph, heads_graph
+    from playloom.models.onnx.tokenizer import decoder_graph, encoder_graph, heads_graph, risk_graph
     from playloom.models.onnx.transformer import TransformerGraph, step_graph
 
     world = load_model(model_folder(model))
@@ -38,6 +38,7 @@ def export_onnx(model: str | Path, out: Path | None = None) -> list[Path]:
     graphs = {
         "encoder": encoder_graph(world.config.tokenizer, tokenizer),
         "decoder": decoder_graph(world.config.tokenizer, tokenizer),
+        "risk": risk_graph(tokenizer, world.config.tokenizer.codebook_size),
         "step": step_graph(world.transformer, transformer),
         "transformer": TransformerGraph(world.transformer, transformer).graph,
         "transformer_int8": TransformerGraph(world.transformer, transformer, int8=True).graph,

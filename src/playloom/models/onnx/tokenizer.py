@@ -1,4 +1,4 @@
-"""Graphs of the tokenizer's encoder and decoder, and of the heads."""
+"""Graphs of the tokenizer's encoder and decoder, of its codes' risk, and of the heads."""
 
 from __future__ import annotations
 
@@ -74,6 +74,17 @@ def heads_graph(config: HeadsConfig, weights: Path) -> Graph:
     hidden = g.op("Gelu", g.linear(normed, "hidden"))
     g.op("Gemm", hidden, g.weight("out.weight"), g.weight("out.bias"), transB=1, out="outputs")
     g.output("outputs", "float32", "B", config.outputs)
+    return g
+
+
+def risk_graph(weights: Path, size: int) -> Graph:
+    """Return the graph from `logits`, float32 [B, R, K], to the `risk` of each of the K codes, see `Sampling`."""
+    g = Graph(weights)
+    shares = g.op("Softmax", g.input("logits", "float32", "B", "R", size), axis=-1)
+    entries = _entries(g)
+    near = g.op("MatMul", g.op("MatMul", shares, entries), g.op("Transpose", entries, perm=[1, 0]))
+    g.op("Sub", g.constant(2.0), g.op("Mul", near, g.constant(2.0)), out="risk")
+    g.output("risk", "float32", "B", "R", size)
     return g
 
 

@@ -53,7 +53,7 @@ class Quantizer(nn.Module):
             unit_BhwC = self._to_sphere(latents_BhwC.float())
             if self.training and self.updates == 0:
                 self._start(unit_BhwC.detach().flatten(0, -2))
-            codes_Bhw = (unit_BhwC @ self._entries().T).argmax(-1)
+            codes_Bhw = (unit_BhwC @ self.entries().T).argmax(-1)
             entries_BhwC = self.lookup(codes_Bhw)
             commitment = (unit_BhwC - entries_BhwC).square().sum(-1).mean()
             if self.training:
@@ -63,9 +63,9 @@ class Quantizer(nn.Module):
 
     def nearest(self, latents_BhwC: Tensor) -> Tensor:
         """Return the code of largest cosine for each latent, without an update; float [..., C] to int64 [...]."""
-        return (self._to_sphere(latents_BhwC.float()) @ self._entries().T).argmax(-1)
+        return (self._to_sphere(latents_BhwC.float()) @ self.entries().T).argmax(-1)
 
-    def _entries(self) -> Tensor:
+    def entries(self) -> Tensor:
         """Codebook, float [K, C], normalised again because averaging shortens entries."""
         stored_KC = self.codebook_KC.detach().float()
         length_K1 = stored_KC.norm(dim=-1, keepdim=True)
@@ -87,7 +87,7 @@ class Quantizer(nn.Module):
 
     def lookup(self, codes_Bhw: Tensor) -> Tensor:
         """Return the entry of each code; int64 [...] to float [..., C] of length 1."""
-        return F.embedding(codes_Bhw, self._entries())
+        return F.embedding(codes_Bhw, self.entries())
 
     @torch.no_grad()
     def _start(self, unit_MC: Tensor) -> None:
