@@ -16,7 +16,7 @@ folder, prompt = Path(sys.argv[1]), np.load(sys.argv[2])
 about = json.loads((folder / "onnx.json").read_text())
 onnxruntime.set_default_logger_severity(3)  # a cache bound as input and output would not be copied, as warnings say
 graphs = {name: onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in about["graphs"]}
-step, vocabulary, caches = about["step"], about["vocabulary"], about["caches"]
+step, vocabulary, caches, sampling = about["step"], about["vocabulary"], about["caches"], about["sampling"]
 heads, groups, width = about["heads"]  # of queries, of keys and values, and the width of each
 order = np.concatenate([one["positions"] for one in step["passes"]])
 pass_of = np.repeat(np.arange(len(step["passes"])), [len(one["positions"]) for one in step["passes"]])
@@ -59,8 +59,11 @@ def frame(codes=None):
         tokens[:, :images] = codes
         run(0, step["image_passes"])
     for index, one in enumerate(step["passes"][: step["image_passes"]] if codes is None else []):
-        logits = run(index, index + 1)[:, : vocabulary["codes"]] / about["sampling"]["temperature"]
-        tokens[0, one["slots"]] = (logits + random.gumbel(size=logits.shape)).argmax(-1)
+        logits = run(index, index + 1)[:, : vocabulary["codes"]]
+        scaled = logits / sampling["temperature"] + random.gumbel(size=logits.shape)
+        if weight := sampling.get("risk_weight"):
+            scaled -= weight * graphs["risk"].run(None, {"logits": logits[None]})[0][0]
+        tokens[0, one["slots"]] = scaled.argmax(-1)
     return tokens[:, :images]
 
 
