@@ -15,11 +15,12 @@ pytest.importorskip("onnx")
 from conftest import loud_model, tiny_config
 from playloom.cli.app import app
 from playloom.data.prompts import find_prompt, load_prompt
-from playloom.errors import BadInputError
+from playloom.errors import BadInputError, CheckpointError
 from playloom.inference.engine import Engine
 from playloom.inference.session import Prompt
 from playloom.models.checkpoint import load_model, save_model
-from playloom.models.onnx.export import export_onnx
+from playloom.models.folder import update_card
+from playloom.models.onnx.export import export_onnx, update_description
 from playloom.provenance import stamp
 from playloom.server.static_page import write_static_page
 
@@ -59,6 +60,24 @@ def test_the_folder_has_all_that_the_page_asks_for(tmp_path):
     script = (tmp_path / "site/service-worker.js").read_text().splitlines()[0]
     at_once = set(json.loads(script.removeprefix("self.SITE = ").removesuffix(";"))["page"])
     assert at_once | set(site["files"]) | {"index.html", "service-worker.js"} == set(sizes) | {"./"}
+
+
+def test_the_risk_of_codes_is_loaded_where_the_card_weighs_it(tmp_path):
+    engine = saved(tmp_path / "model")
+    export_onnx(tmp_path / "model")
+    write_static_page(engine, tmp_path / "plain")
+    assert not (tmp_path / "plain/model/risk.onnx").exists()
+    update_card(tmp_path / "model", {"sampling": {"temperature": 1.0, "risk_weight": 4.0}})
+    update_description(tmp_path / "model")
+    engine = Engine(load_model(tmp_path / "model"), backend="torch")
+    write_static_page(engine, tmp_path / "site")
+    site = json.loads((tmp_path / "site/model/site.json").read_text())
+    assert site["sampling"]["risk_weight"] == 4 and "model/risk.onnx" in site["files"]
+    about = json.loads((tmp_path / "model/onnx.json").read_text())
+    del about["graphs"]["risk"]  # as exported before there was a risk
+    (tmp_path / "model/onnx.json").write_text(json.dumps(about))
+    with pytest.raises(CheckpointError, match="export onnx"):
+        write_static_page(engine, tmp_path / "again")
 
 
 def test_the_packaged_runtime_is_that_of_the_page(tmp_path):
