@@ -54,7 +54,7 @@ def test_the_figures_of_a_walk():
     figures = episode_metrics(states, np.stack([walk] * 5 + [turn, REST_VALUES]))
     assert figures.steps == 7
     assert figures.way == pytest.approx(90 / 6 * 10)
-    assert figures.cells == 2, "x = 128 is where the second tile begins"
+    assert figures.tiles == 2, "x = 128 is where the second tile begins"
     assert figures.blocked == pytest.approx(2 / 6)
     assert figures.turning == pytest.approx(9 / 6 * 10)
     assert figures.changes == pytest.approx(2 / 6)
@@ -68,7 +68,7 @@ def test_only_the_players_own_steps_count():
     walk, turn = held(left_stick_y=1), held(right_stick_x=1)
     own_T = np.array([0, 0, 1, 1, 0, 0], bool)
     figures = episode_metrics(states, np.stack([walk, walk, turn, turn, walk, walk]), own_T)
-    assert (figures.steps, figures.way, figures.turning, figures.cells) == (2, 0, 90, 1)
+    assert (figures.steps, figures.way, figures.turning, figures.tiles) == (2, 0, 90, 1)
     assert (figures.changes, figures.blocked, figures.resting) == (0, 0, 0)
 
 
@@ -81,7 +81,7 @@ def test_lying_dead_and_coming_back_is_no_way():
     assert figures.turning == 0 and figures.blocked == 0
     assert (figures.frags, figures.deaths, figures.steps) == (2, 1, 4)
     assert figures.dead == pytest.approx(2 / 6)
-    assert figures.cells == 2
+    assert figures.tiles == 2
 
 
 def test_mean_and_standard_error():

@@ -33,7 +33,7 @@ class EpisodeMetrics:
 
     steps: int  # own steps alive
     way: float  # map units walked per second
-    cells: int  # floor tiles visited
+    tiles: int  # floor tiles visited
     blocked: float  # share of steps with the left stick forward (`_PRESSED`) and the body nearly still (`_STUCK`)
     turning: float  # degrees turned per second, to either side
     changes: float  # share of steps whose input differs from that of the step before
@@ -62,7 +62,7 @@ def episode_metrics(
     return EpisodeMetrics(
         steps=int(own_T.sum()),
         way=_mean(way) * STEPS_PER_SECOND,
-        cells=len(np.unique(np.floor(states[own_T, :2] / CELL), axis=0)),
+        tiles=len(np.unique(np.floor(states[own_T, :2] / CELL), axis=0)),
         blocked=_mean(forward & (way < _STUCK)),
         turning=_mean(np.abs(turned)) * STEPS_PER_SECOND,
         changes=_mean(changed),
@@ -85,7 +85,7 @@ def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
 
 COLUMNS = {
     "way": ("way units/s", 1, 0),
-    "cells": ("cells", 1, 1),
+    "tiles": ("tiles", 1, 1),
     "blocked": ("blocked %", 100, 1),
     "turning": ("turning deg/s", 1, 1),
     "changes": ("changes %", 100, 1),
