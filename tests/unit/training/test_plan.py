@@ -49,7 +49,7 @@ def test_checkpointing_and_shards_save_memory_and_devices_save_time():
     model = preset("arena-live")
 
     def plan(devices=1, **loop):
-        config = world_config(steps=1, **loop)
+        config = dataclasses.replace(world_config(steps=1, **loop), window_steps=3)
         return plan_training(model, config, frames=1e6, epochs=2, machine=machine, devices=devices, utilisation=0.5)
 
     plain = plan()
