@@ -144,7 +144,7 @@ def sampling(
     ] = None,
     risk_weight: Annotated[
         float | None,
-        typer.Option(min=0, help="Prefer codes near the expected one, 0: no; default: the model's card, else 0."),
+        typer.Option(min=0, help="Preference for codes near the expected one. Default: the model's card, else 0."),
     ] = None,
 ) -> None:
     """The sampling of tokens."""

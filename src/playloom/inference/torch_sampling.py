@@ -35,7 +35,7 @@ class BatchSampler:
 
     @property
     def kind(self) -> tuple[Hashable, ...]:
-        """What is not a tensor: equal for draws that launch the same kernels."""
+        """Key of all that is not a tensor: draws with equal keys launch the same kernels."""
         return self.codebook_KC is None, self.entropy_BS is None, *(how.filters for how in self.samplings)
 
     def sample(self, logits_BRC: Float[Tensor, "B R C"], slots_R: Int[Tensor, R]) -> Int[Tensor, "B R"]:
