@@ -13,8 +13,9 @@ world_config=$recipes/arena_gpu_world.json
 [[ $preset != arena-live ]] || world_config=$recipes/arena_gpu_world_live.json
 episodes=1000
 tokenizer_episodes=88 # the first 88 seeds hold 80 episodes for training and validation
+edited=0.5            # share of the training episodes that are added once more with foreign objects
 beside=1              # 1: record the other episodes while the tokenizer trains
 evaluation_minutes=3
-evaluation_flags=()
+evaluation_flags=(--temperature 1 --action-temperature 1 --risk-weight 3)
 
 . "$recipes/common.sh"

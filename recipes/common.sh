@@ -30,7 +30,7 @@ name=$preset first=0 steps=600 alignment=strict threads=()
 sizes=(--preset "$preset")
 [[ ! ${THREADS:-} ]] || threads=(--threads "$THREADS")
 if [[ $smoke_test ]]; then
-  name=smoke-test first=16 steps=90 episodes=4 tokenizer_episodes=3 alignment=warn sizes=() evaluation_minutes=0
+  name=smoke-test first=16 steps=90 episodes=4 tokenizer_episodes=3 edited=1 alignment=warn sizes=() evaluation_minutes=0
   tokenizer_config=$recipes/smoke_test_tokenizer.json
   world_config=$recipes/smoke_test_world.json
   evaluation_flags+=(--config "$recipes/smoke_test_evaluation.json")
@@ -170,13 +170,13 @@ collect_results() {
 }
 
 tokenizer=("${sizes[@]}" --config "$tokenizer_config" --data "$out/tokenizer_recordings" --out "$out/tokenizer")
-world=("${sizes[@]}" --name "$name" --config "$world_config" --data "$out/recordings" --tokenizer "$out/tokenizer" --out "$out/world" --alignment "$alignment")
+world=("${sizes[@]}" --name "$name" --config "$world_config" --data "$out/recordings" --tokenizer "$out/tokenizer" --out "$out/world" --edited "$edited" --alignment "$alignment")
 
 stage recording "$tokenizer_episodes $steps" record "$tokenizer_episodes"
 stage frames "$tokenizer_episodes $steps" make_frames
 stage tokenizer "$preset $(<"$tokenizer_config")" train_tokenizer
 stage all_recordings "$episodes $steps" record "$episodes"
-stage tokens "$episodes" limited train world "${world[@]}" --workers "$workers" --prepare-only
+stage tokens "$episodes $edited" limited train world "${world[@]}" --workers "$workers" --prepare-only
 stage world "$preset $(<"$world_config")" train world "${world[@]}"
 stage evaluation "${evaluation_flags[*]}" evaluate
 stage prompts "" select_prompts

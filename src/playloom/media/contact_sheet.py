@@ -163,14 +163,15 @@ def wrap(tiles: Sequence[Tile], columns: int = 10) -> list[list[Tile]]:
 def title_of(manifest: Manifest) -> str:
     """Return a heading with model, prompt, mode, sampling and seed."""
     sampling = manifest.sampling
-    warmth = sampling.get("temperature")
+    warmth, risk = sampling.get("temperature"), sampling.get("risk_weight")
     if manifest.mode == "policy":
-        warmth = sampling.get("action_temperature", warmth)
+        warmth, risk = sampling.get("action_temperature", warmth), None  # no frame is drawn
     parts = [
         f"playloom {manifest.model}",
         f"prompt {manifest.prompt}" if manifest.prompt else "",
         f"{manifest.mode} mode",
         "" if warmth is None else f"temperature {warmth:g}",
+        f"risk weight {risk:g}" if risk else "",
         f"seed {manifest.seed}",
     ]
     return ",  ".join(part for part in parts if part)

@@ -20,7 +20,7 @@ from playloom.inference.session import Prompt, StepInput
 
 FILE = Path(__file__).parents[3] / "web" / "test" / "dream.json"
 SEED, STEPS = 7, 8
-SAMPLING = Sampling(temperature=1.5, action_temperature=1.0, risk_weight=10.0)
+SAMPLING = Sampling(temperature=1.0, action_temperature=1.0, risk_weight=3.0)
 
 
 def scramble(value: NDArray[np.uint32]) -> NDArray[np.uint32]:

@@ -11,7 +11,7 @@ from playloom.actions.script import parse_script
 from playloom.errors import BadInputError
 from playloom.media.action_table import read_actions
 from playloom.media.clips import read_dream_clip
-from playloom.media.contact_sheet import BORDERS, Tile, contact_sheet, held_inputs, wrap
+from playloom.media.contact_sheet import BORDERS, Tile, contact_sheet, held_inputs, title_of, wrap
 from playloom.media.images import enlarge, read_picture
 from playloom.media.output_folder import DreamFolder, GeneratedClip, OutputStep
 from playloom.provenance import Manifest, frames_hash, stamp
@@ -169,6 +169,13 @@ def test_a_sheet_of_one_column_shows_its_whole_legend():
         assert (edge[: len(heading)] == edge[0, 0]).all(), "a word runs over the edge"
         for kind in kinds:
             assert (heading == BORDERS[kind]).all(axis=-1).any()
+
+
+@pytest.mark.parametrize(("mode", "words"), [("world", "temperature 1.5,  risk weight 3"), ("policy", "temperature 2")])
+def test_a_title_names_the_sampling_of_what_is_drawn(mode, words):
+    sampling = {"temperature": 1.5, "action_temperature": 2.0, "risk_weight": 3.0}
+    title = title_of(Manifest(model="tiny", weights="ab", seed=1, mode=mode, sampling=sampling))
+    assert f"{mode} mode,  {words},  seed 1" in title
 
 
 def test_one_given_picture_leaves_no_empty_cells(tmp_path, dream, frames_THWC):
