@@ -160,8 +160,8 @@ def test_the_smoke_test_makes_a_model_though_it_is_killed_once(tmp_path):
     assert second.returncode == 0, second.stderr
     assert "stage frames" not in second.stdout and "stage tokenizer" in second.stdout
     card = load_model(out / "world/model").card
-    assert card["updates"] == 6 and card["data"]["train_seeds"] == [16]
-    assert card["evaluation"]["run"]["data"]["test_seeds"] == [18] and card["sampling"]["temperature"] == 0.9
+    assert card["updates"] == 6 and card["data"]["train_seeds"] == [16] and card["data"]["edited_episodes"] == 1
+    assert card["evaluation"]["run"]["data"]["test_seeds"] == [18] and card["sampling"]["risk_weight"] == 3
     assert {row["part"] for row in card["evaluation"]["rows"]} >= {"tokenizer", "horizon", "control"}
     assert "| horizon |" in (taken / "model/card.md").read_text()
     (moment,) = (out / "prompts").glob("*.npz")
