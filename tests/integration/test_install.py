@@ -14,7 +14,7 @@ from PIL import Image
 from conftest import loud_model, tiny_config
 from playloom.envs import ENV_ID
 from playloom.models.checkpoint import save_model
-from training_toys import frame_store
+from training_toys import frame_dataset
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -108,7 +108,7 @@ def test_the_wheel_dreams_without_extras(bare, tmp_path):
 )
 def test_a_missing_extra_is_one_sentence(bare, tmp_path, words, extra):
     Image.new("RGB", (300, 180)).save(tmp_path / "me.png")
-    frame_store(tmp_path / "data")
+    frame_dataset(tmp_path / "data")
     done = run(bare, tmp_path, *words)
     assert done.returncode in {1, 2}
     assert done.stderr.splitlines()[-1].endswith(f"pip install 'playloom[{extra}]'"), done.stderr

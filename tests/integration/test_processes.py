@@ -23,7 +23,7 @@ from playloom.models.tokenizer.quantizer import Quantizer
 from playloom.server.stories.store import StoryStore
 from playloom.training.checkpoint import load_newest
 from stories_toys import frame
-from training_toys import TINY, frame_store, read_log, token_store, train_world, world_config
+from training_toys import TINY, frame_dataset, read_log, token_dataset, train_world, world_config
 
 TESTS = Path(__file__).parents[1]
 PATH = os.pathsep.join([str(TESTS / "support"), str(TESTS), *sys.path])
@@ -41,7 +41,7 @@ for name, settings in runs.items():
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory) -> TokenDataset:
-    return token_store(tmp_path_factory.mktemp("tokens"))
+    return token_dataset(tmp_path_factory.mktemp("tokens"))
 
 
 def log_of(out: Path) -> list[dict]:
@@ -154,7 +154,7 @@ def _compare(*logs: list[dict]) -> None:
 
 def test_training_on_your_own_game_needs_no_other_game(tmp_path):
     """Training asked for the arena's packages, whatever it was to learn from."""
-    data = frame_store(tmp_path / "data").folder
+    data = frame_dataset(tmp_path / "data").folder
     words = ["train", "tokenizer", "--data", str(data), "--out", str(tmp_path / "t"), "--preset", "tiny"]
     code = (
         "import sys; sys.modules.update(gymnasium=None, vizdoom=None); from playloom.cli.app import app; "

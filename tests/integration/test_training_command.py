@@ -20,7 +20,7 @@ from playloom.models.checkpoint import load_model
 from playloom.models.folder import read_card, update_card
 from playloom.training.artifacts import load_origin, load_tokenizer
 from playloom.training.data_source import detect_dataset_kind
-from training_toys import HEIGHT, WIDTH, frame_store, read_log, scroll, stick_actions
+from training_toys import HEIGHT, WIDTH, frame_dataset, read_log, scroll, stick_actions
 
 WINDOWS = {"window_steps": 5, "validation_windows": 4}
 SHORT = ["--preset", "tiny", "--steps", "3", "--batch", "4", "--device", "cpu", "--threads", "1"]
@@ -28,7 +28,7 @@ SHORT = ["--preset", "tiny", "--steps", "3", "--batch", "4", "--device", "cpu", 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return frame_store(tmp_path_factory.mktemp("frames"), episodes=4, steps=60).folder
+    return frame_dataset(tmp_path_factory.mktemp("frames"), episodes=4, steps=60).folder
 
 
 def playloom(*words):

@@ -41,7 +41,7 @@ def rows_in_use(engine: Engine) -> int:
     return len(engine.decoder.rows.slots)  # type: ignore[union-attr]  # the cached decoder's
 
 
-def frame_store(folder: Path, splits: tuple[str, str] = ("train", "train")) -> FrameDataset:
+def frame_dataset(folder: Path, splits: tuple[str, str] = ("train", "train")) -> FrameDataset:
     """Nine living rows and a dead one, then five living: of the tiny model's context three windows."""
     rng = np.random.default_rng(0)
     writer = FrameDataset.create(folder, 15, height=16, width=24, state_columns=["dead"])

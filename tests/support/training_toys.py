@@ -49,7 +49,7 @@ def panorama_at(places_T, height=HEIGHT, width=WIDTH):
     return np.stack([np.roll(panorama, -int(x), axis=1)[:, :width] for x in places_T])
 
 
-def token_store(folder: Path, episodes=4, steps=30) -> TokenDataset:
+def token_dataset(folder: Path, episodes=4, steps=30) -> TokenDataset:
     """Codes that follow the stick, so that there is something to learn; the first episode validates."""
     writer = TokenDataset.create(folder, episodes * steps, slots=SLOTS, tokenizer="toy", state_columns=("x", "dead"))
     for seed in range(episodes):
@@ -62,7 +62,7 @@ def token_store(folder: Path, episodes=4, steps=30) -> TokenDataset:
     return TokenDataset.open(folder)
 
 
-def frame_store(folder: Path, episodes=3, steps=12) -> FrameDataset:
+def frame_dataset(folder: Path, episodes=3, steps=12) -> FrameDataset:
     """The scrolling pictures; the first episode validates."""
     writer = FrameDataset.create(folder, episodes * steps, height=HEIGHT, width=WIDTH, state_columns=("x", "dead"))
     for seed in range(episodes):

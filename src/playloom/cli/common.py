@@ -120,7 +120,7 @@ def engine(
 def prompt(
     prompt: Annotated[
         str | None,
-        typer.Option(help="A prompt's name, a picture, a folder of them, a recording, video, dream, .npz or data set."),
+        typer.Option(help="A prompt's name, a picture, a folder of them, a recording, video, dream, .npz or dataset."),
     ] = None,
     context: Annotated[int, typer.Option(min=1, help="Steps of context; at most the model's own 10.")] = 10,
     start_step: Annotated[int | None, typer.Option(min=0, help="The last step of the context.")] = None,

@@ -1,4 +1,4 @@
-"""`playloom record`, `capture`, `view` and `import`: recordings and data sets."""
+"""`playloom record`, `capture`, `view` and `import`: recordings and datasets."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def import_command(
     call: typer.Context,
     *,
     recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, LeRobot ...")],
-    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder of the data set.")] = Path("data"),
+    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder of the dataset.")] = Path("data"),
     preset: Annotated[str, typer.Option(help="Model sizes that decide the frame size.")] = "arena-live",
     reading: dict[str, Any],
     tokenizer: Annotated[str | None, typer.Option(help="Store codes of this model or tokenizer, not frames.")] = None,
@@ -79,10 +79,10 @@ def import_command(
     shard: Annotated[
         str, typer.Option(metavar="I/N|join", help="Import part I of N; join: join the parts, folders in RECORDINGS.")
     ] = "1/1",
-    report: Annotated[bool, typer.Option(help="Write card.md and report.html into the folder of the data set.")] = True,
+    report: Annotated[bool, typer.Option(help="Write card.md and report.html into the folder of the dataset.")] = True,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 instead of 1 if anything was skipped.")] = False,
 ) -> None:
-    """Make a data set of recordings of your own game, ten steps per second.
+    """Make a dataset of recordings of your own game, ten steps per second.
 
     An unusable recording is skipped and listed (exit code 1). The same command continues a stopped import.
     """
@@ -120,10 +120,10 @@ def import_command(
             **reading,
         )
         parallel |= {"encoder": encoder, "report": report, "progress": bar, "on_skip": skipped.append}
-        store, notes = import_recordings(recordings, out, options, **parallel)
+        dataset, notes = import_recordings(recordings, out, options, **parallel)
     for note in notes:
         typer.echo(note)
-    _print_imported(store, out, tokenizer, report)
+    _print_imported(dataset, out, tokenizer, report)
     _end(skipped, 2 if strict else common.SKIPPED)
 
 
@@ -134,18 +134,18 @@ def _end(skipped: Sequence[str], code: int) -> None:
         raise typer.Exit(code)
 
 
-def _print_imported(store: FrameDataset | TokenDataset, out: Path, tokenizer: str | None, report: bool) -> None:
+def _print_imported(dataset: FrameDataset | TokenDataset, out: Path, tokenizer: str | None, report: bool) -> None:
     from playloom.data.importing.recordings import SPLITS
 
     for name in SPLITS:
-        spans = store.of_split(name)
+        spans = dataset.of_split(name)
         if spans:
             frames = common.count(sum(span.length for span in spans), "frame")
             typer.echo(f"{name}: {frames} of {common.count(len(spans), 'clip')}")
     on = f"train --data {out} --start arena-live --minutes 60 --out runs/mine"
     if tokenizer is not None:
         on = f"train world --data {out} --tokenizer {tokenizer} --out runs/world --minutes 60"
-    if not store.of_split("train"):
+    if not dataset.of_split("train"):
         on = f"evaluate --model runs/world/model --data {out}"
     if report:
         typer.echo(f"card and report: {out / 'card.md'}, {out / 'report.html'}")
@@ -178,7 +178,7 @@ def record_command(
     """Record episodes of scripted players in the arena, or of a policy in a Gymnasium environment (--env).
 
     The same command continues a stopped recording. Episodes of the arena have no frames: they are rendered again from
-    seed and actions. Those of an environment are a data set for `train --data`, with rewards and terminations; an
+    seed and actions. Those of an environment are a dataset for `train --data`, with rewards and terminations; an
     episode that fails is skipped and listed (exit code 1).
     """
     if env is not None:
@@ -239,7 +239,7 @@ def _record_environment(given: Mapping[str, Any]) -> None:
 def view_command(
     call: typer.Context,
     recording: Annotated[
-        Path, typer.Argument(help="An episode (.npz or .json), a folder of them, or (for prompts) a frame store.")
+        Path, typer.Argument(help="An episode (.npz or .json), a folder of them, or (for prompts) a frame dataset.")
     ],
     out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder of the results.")] = Path("out/view"),
     episodes: Annotated[int, typer.Option(min=1, help="How many of a folder's episodes to show.")] = 1,
@@ -248,7 +248,7 @@ def view_command(
     figures: Annotated[bool, typer.Option(help="Only print statistics of the players.")] = False,
     select_prompts: Annotated[
         int | None,
-        typer.Option(min=1, help="Only save this many prompts from a frame store's test (else validation) episodes."),
+        typer.Option(min=1, help="Only save this many prompts from a frame dataset's test (else validation) episodes."),
     ] = None,
 ) -> None:
     """Render a recording with the drawn controller: a contact sheet and a video."""
@@ -259,10 +259,10 @@ def view_command(
         from playloom.data import prompt_selection
         from playloom.data.dataset import FrameDataset
 
-        store = FrameDataset.open(recording)
-        spans = store.of_split("test") or store.of_split("validation")  # of few recordings none is for testing
-        chosen = prompt_selection.select_prompts(store, spans, count=select_prompts)
-        for path in prompt_selection.save_chosen(store, chosen, out):
+        dataset = FrameDataset.open(recording)
+        spans = dataset.of_split("test") or dataset.of_split("validation")  # of few recordings none is for testing
+        chosen = prompt_selection.select_prompts(dataset, spans, count=select_prompts)
+        for path in prompt_selection.save_chosen(dataset, chosen, out):
             typer.echo(path)
         return
     from playloom.data.recording import load_episode

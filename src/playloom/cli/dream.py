@@ -29,7 +29,7 @@ def dream_command(
     *,
     prompt: dict[str, Any],
     mode: Annotated[
-        Literal["world", "policy", "full"], typer.Option(help="world: pictures; policy: controller input; full: both.")
+        Literal["world", "policy", "full"], typer.Option(help="world: frames; policy: controller input; full: both.")
     ] = "world",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps of 0.1 s; default: as many as actions, else 10.")
@@ -52,7 +52,7 @@ def dream_command(
     max_files: Annotated[int | None, typer.Option(min=1, help="With --clips: only the first so many.")] = None,
     as_json: common.Json = False,
 ) -> None:
-    """Dream on from a prompt: the next pictures, the next controller input, or both.
+    """Dream on from a prompt: the next frames, the next controller input, or both.
 
     Ctrl-C and SIGTERM end it and keep the finished steps.
     """

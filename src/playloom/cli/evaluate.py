@@ -32,7 +32,7 @@ def evaluate_command(
     device: common.Device = "auto",
     data: Annotated[
         Path | None,
-        typer.Option(exists=True, help="Frame store or recordings with test episodes; default: record a small set."),
+        typer.Option(exists=True, help="Frame dataset or recordings with test episodes; default: record a small set."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The JSON file; default: evaluation.json in --cache-dir.")] = None,
     cache_dir: Annotated[
@@ -122,16 +122,16 @@ def _measure(
         row_delay=None if row_delay == layout.grid_width else row_delay,
         sampling=Sampling.from_card(model.card, **sampling),
     )
-    store = open_test_set(given["data"], cache_dir, lambda what, done, total: bar(done, total, what))
+    dataset = open_test_set(given["data"], cache_dir, lambda what, done, total: bar(done, total, what))
     if given["game"]:
-        require_game(store)
+        require_game(dataset)
     pieces = itertools.count(1)
 
     def show(what: str) -> None:
         parts = f"{len(latest)} of {len(PARTS)} parts done"
         bar.show(f"{parts}, now {what}, piece {next(pieces)}", len(latest) / len(PARTS), "evaluating")
 
-    return evaluate(model, store, settings, pictures=cache_dir, progress=show, part_done=latest.append)
+    return evaluate(model, dataset, settings, pictures=cache_dir, progress=show, part_done=latest.append)
 
 
 def _update_card(model: str | None, result: Report) -> None:

@@ -168,11 +168,11 @@ def bench_command(
 
 
 def export_command(
-    source: Annotated[Path, typer.Argument(help="A data set, a folder of recordings, a dream, or a folder of clips.")],
-    out: Annotated[Path, typer.Option(callback=common.own_folder, help="New folder of the exported data set.")],
-    to: Annotated[Literal["lerobot", "minari"], typer.Option("--format", help="Format of the exported data set.")],
+    source: Annotated[Path, typer.Argument(help="A dataset, a folder of recordings, a dream, or a folder of clips.")],
+    out: Annotated[Path, typer.Option(callback=common.own_folder, help="New folder of the exported dataset.")],
+    to: Annotated[Literal["lerobot", "minari"], typer.Option("--format", help="Format of the exported dataset.")],
 ) -> None:
-    """Write recordings and dreams as a data set of LeRobot v3.0 or Minari, for other programs."""
+    """Write recordings and dreams as a dataset of LeRobot v3.0 or Minari, for other programs."""
     from playloom.data.export import export_episodes
 
     with common.progress("exporting", "episodes") as bar, common.stopping("nothing was written", after_step=False):
@@ -189,7 +189,7 @@ class _ExportGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-export_app = typer.Typer(cls=_ExportGroup, help="Write data sets and models for other programs.", no_args_is_help=True)
+export_app = typer.Typer(cls=_ExportGroup, help="Write datasets and models for other programs.", no_args_is_help=True)
 export_app.command("episodes")(export_command)
 
 

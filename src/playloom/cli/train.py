@@ -47,7 +47,7 @@ _HEADS_STEPS = 2000
 
 
 def run(
-    data: Annotated[Path, typer.Option(help="Recordings, a frame store, or (for world) a token store.")],
+    data: Annotated[Path, typer.Option(help="Recordings, a frame dataset, or (for world) a token dataset.")],
     out: Annotated[
         Path, typer.Option(callback=common.own_folder, help="Folder of the run: checkpoints, log, previews, result.")
     ],
@@ -119,11 +119,11 @@ def train_tokenizer_command(
     sizes = _sizes(None, run, **origin).tokenizer if pretrained is None else pretrained.tokenizer.config
     out, training = run["out"], from_mapping(TokenizerTrainingConfig, with_flags(values, loop))
     with _running(run) as bar:
-        store = frames_from(run["data"], out / "frames", _prepare_options(bar, run["workers"]))
+        dataset = frames_from(run["data"], out / "frames", _prepare_options(bar, run["workers"]))
         if prepare_only:
-            typer.echo(f"{len(store)} frames in {common.count(len(store.spans), 'episode')}: {store.folder}")
+            typer.echo(f"{len(dataset)} frames in {common.count(len(dataset.spans), 'episode')}: {dataset.folder}")
             return
-        result = train_tokenizer(sizes, training, store, out, start=pretrained, report=bar.training)
+        result = train_tokenizer(sizes, training, dataset, out, start=pretrained, report=bar.training)
     _print_end(result, out, f"tokenizer {load_tokenizer(out).name}: {out / 'tokenizer.safetensors'}")
 
 
@@ -200,7 +200,7 @@ def train_heads_command(
 def train_command(
     call: typer.Context,
     *,
-    data: Annotated[Path | None, typer.Option(help="Recordings, or a data set of `import`.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Recordings, or a dataset of `import`.")] = None,
     out: Annotated[
         Path | None, typer.Option(callback=common.own_folder, help="Folder of the run; the result is OUT/model.")
     ] = None,

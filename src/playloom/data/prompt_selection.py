@@ -45,7 +45,7 @@ class PromptCandidate(EpisodeSlice):
 
 
 def select_prompts(
-    store: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int, context: int = CONTEXT_STEPS
+    dataset: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int, context: int = CONTEXT_STEPS
 ) -> list[PromptCandidate]:
     """Choose the best prompts of these episodes, with `context` steps before those that follow.
 
@@ -58,21 +58,21 @@ def select_prompts(
 
     Returns at most `count` candidates, best first.
     """
-    alive = [(span, part) for span in spans for part in alive_spans(store, [span])]
-    if not set(_STATES) <= set(store.state_columns):
-        return _by_pictures(store, alive, count, context)
-    candidates = [found for span, part in alive for found in _candidates(store, span, part, context)]
+    alive = [(span, part) for span in spans for part in alive_spans(dataset, [span])]
+    if not set(_STATES) <= set(dataset.state_columns):
+        return _by_pictures(dataset, alive, count, context)
+    candidates = [found for span, part in alive for found in _candidates(dataset, span, part, context)]
     if not candidates:
         steps = context + FOLLOWING_STEPS
         raise RecordingError(f"no {steps} steps without a death in {len(spans)} episodes; record longer ones")
     candidates.sort(key=lambda found: -found.score)
     # Pictures are expensive to check, so only those of the best; their most frequent fault is a close wall.
-    checked = [_with_view(store, found) for found in candidates[: 40 * count]]
+    checked = [_with_view(dataset, found) for found in candidates[: 40 * count]]
     return _different(sorted(checked, key=lambda found: -found.score), count)
 
 
 def save_chosen(
-    store: FrameDataset, chosen: Sequence[PromptCandidate], folder: Path, *, name: str = "prompt"
+    dataset: FrameDataset, chosen: Sequence[PromptCandidate], folder: Path, *, name: str = "prompt"
 ) -> list[Path]:
     """Write the prompts into a folder, named by arena and player, else by `name`; return the paths of the `.npz`."""
     paths: list[Path] = []
@@ -86,7 +86,7 @@ def save_chosen(
         facts = {key: meta[key] for key in ("game", "variant", "mode", "style", "seed", "split") if key in meta}
         facts |= {"step": prompt.start - prompt.span.start, "context_steps": prompt.context}
         path = folder / f"{file}.npz"
-        paths.append(save_prompt_file(path, store.frames_FHWC[prompt.rows], store.actions_FA[prompt.rows], facts))
+        paths.append(save_prompt_file(path, dataset.frames_FHWC[prompt.rows], dataset.actions_FA[prompt.rows], facts))
     return paths
 
 
@@ -98,9 +98,9 @@ def colour_bits(frame_HWC: NDArray[np.uint8]) -> float:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def _candidates(store: FrameDataset, span: EpisodeSlice, alive: EpisodeSlice, context: int) -> list[PromptCandidate]:
+def _candidates(dataset: FrameDataset, span: EpisodeSlice, alive: EpisodeSlice, context: int) -> list[PromptCandidate]:
     steps, found = context + FOLLOWING_STEPS, []
-    x, y, yaw, health, frags = (np.diff(store.column(n)[alive.rows]) for n in ("x", "y", "yaw", "health", "frags"))
+    x, y, yaw, health, frags = (np.diff(dataset.column(n)[alive.rows]) for n in ("x", "y", "yaw", "health", "frags"))
     walked, turned, fought = np.hypot(x, y), np.abs((yaw + 180) % 360 - 180), (health < 0) | (frags > 0)
     for first in range(0, alive.length - steps + 1, _STRIDE):
         inside = slice(first, first + steps - 1)
@@ -114,7 +114,7 @@ def _candidates(store: FrameDataset, span: EpisodeSlice, alive: EpisodeSlice, co
 
 
 def _by_pictures(
-    store: FrameDataset, parts: Sequence[tuple[EpisodeSlice, EpisodeSlice]], count: int, context: int
+    dataset: FrameDataset, parts: Sequence[tuple[EpisodeSlice, EpisodeSlice]], count: int, context: int
 ) -> list[PromptCandidate]:
     lengths = sorted(part.length for _, part in parts if part.length > context)
     if not lengths:
@@ -125,12 +125,12 @@ def _by_pictures(
     motion, coarse, candidates = np.zeros(len(places)), [], []
     for index, (span, start) in enumerate(places):
         rows = np.linspace(start, start + steps - 2, _PICTURES).astype(int)
-        pairs = store.frames_FHWC[np.stack([rows, rows + 1], axis=1).ravel()][:, ::4, ::4].astype(np.float32)
+        pairs = dataset.frames_FHWC[np.stack([rows, rows + 1], axis=1).ravel()][:, ::4, ::4].astype(np.float32)
         motion[index] = np.median(np.abs(pairs[1::2] - pairs[::2]).mean(axis=(1, 2, 3)))
         coarse.append(pairs[0, ::4, ::4])
-        score = float((store.actions_FA[start : start + steps] != REST_VALUES).any(axis=1).mean())
+        score = float((dataset.actions_FA[start : start + steps] != REST_VALUES).any(axis=1).mean())
         found = PromptCandidate(start=start, length=steps, meta=span.meta, span=span, score=score, context=context)
-        candidates.append(_with_view(store, found))
+        candidates.append(_with_view(dataset, found))
     scores = np.array([found.score for found in candidates]) + motion / max(motion.max(), 1e-9)
     candidates = [replace(found, score=float(score)) for found, score in zip(candidates, scores, strict=True)]
     pictures, variety, chosen = np.stack(coarse), np.ones(len(places)), list[int]()
@@ -146,9 +146,9 @@ def _by_pictures(
     return [candidates[index] for index in chosen]
 
 
-def _with_view(store: FrameDataset, found: PromptCandidate) -> PromptCandidate:
+def _with_view(dataset: FrameDataset, found: PromptCandidate) -> PromptCandidate:
     rows = np.linspace(found.rows.start, found.rows.stop - 1, _PICTURES).astype(int)
-    bits = min(colour_bits(store.frames_FHWC[row]) for row in rows)
+    bits = min(colour_bits(dataset.frames_FHWC[row]) for row in rows)
     return replace(found, score=found.score + 2 * min(bits / 5.0, 1.0))
 
 

@@ -131,7 +131,7 @@ def list_episodes(folder: Path) -> list[Path]:
     return sorted(p for p in paths if p.with_suffix(".json").is_file())
 
 
-def build_frame_store(
+def build_frame_dataset(
     folder: Path | str, episodes: Sequence[Path], render: Render, *, workers: int = 0, progress: Progress | None = None
 ) -> FrameDataset:
     """Render recordings into a frame dataset, in `workers` processes (0: this one); resumes an interrupted call.
@@ -161,7 +161,7 @@ def tokenise_recordings(
     """Render and encode episode by episode, so that the pictures of a long dataset are never all on disk.
 
     `edited` are recordings added once more, rendered by `render_edited`, with `edited` true in their metadata. Other
-    arguments as in `build_frame_store` and `tokenise_store`.
+    arguments as in `build_frame_dataset` and `tokenise_frames`.
     """
     jobs = _load(episodes, render)
     slots = encode(np.zeros((1, *_picture_size(jobs), 3), np.uint8)).shape[1]
@@ -173,7 +173,7 @@ def tokenise_recordings(
     return TokenDataset.open(folder)
 
 
-def tokenise_store(
+def tokenise_frames(
     folder: Path | str,
     frames: FrameDataset,
     encode: Encode,

@@ -156,7 +156,7 @@ def choose_segments(
     """Draw `count` segments, or as many as there are, in the order of their rows.
 
     Past and future lie in one episode and hold no dead row. All possible segments are divided into `count` equal parts,
-    and one is drawn from each, so that the whole data set is covered.
+    and one is drawn from each, so that the whole dataset is covered.
     """
     rows = [
         np.arange(episode.start + past - 1, episode.start + episode.length - future)

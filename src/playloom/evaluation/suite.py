@@ -14,7 +14,7 @@ import numpy as np
 import playloom
 from playloom.atomic_io import folder_lock
 from playloom.data.dataset import FrameDataset
-from playloom.data.recording import build_frame_store, list_episodes, load_meta
+from playloom.data.recording import build_frame_dataset, list_episodes, load_meta
 from playloom.device import machine
 from playloom.errors import RecordingError
 from playloom.evaluation import control, diversity, drift, heads, inverse_dynamics, likelihood, persistency, rollout
@@ -76,7 +76,7 @@ def open_test_set(data: Path | None, work: Path, progress: StepsDone = lambda *_
         from playloom.games.arena.env import render_episode
 
         rendering = partial(progress, "rendering test episodes")
-        return build_frame_store(work / "frames", list(metas), render_episode, progress=rendering)
+        return build_frame_dataset(work / "frames", list(metas), render_episode, progress=rendering)
 
 
 def _check_test_split(splits: Collection[object], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Generate dreams over a folder of clips in the published data set's form, with the published protocols.
+"""Generate dreams over a folder of clips in the published dataset's form, with the published protocols.
 
 Each clip becomes `NAME.npz` and `NAME.mp4`; one that cannot be used is skipped with its reason.
 """

@@ -18,7 +18,7 @@ class StateConfig:
     """A predicted scalar of the state: `mean` + `scale` times the head's output."""
 
     name: str
-    """Column of the data set."""
+    """Column of the dataset."""
     mean: float = 0.0
     """Mean in the training data."""
     scale: float = 1.0

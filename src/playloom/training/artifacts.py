@@ -113,11 +113,16 @@ def clip_encoder(name: str, threads: int | None = None) -> tuple[TokenizerConfig
     return sizes, ClipEncoder(load=load, slots=sizes.image_slots, fingerprint=origin.name)
 
 
-def training_facts(store: FrameDataset | TokenDataset, result: TrainingResult, config: Any) -> dict[str, Any]:
-    """Return the facts of a training on `store` with the settings `config`, a dataclass, for a card."""
-    seeds = sorted({seed for span in store.of_split("train") if isinstance(seed := span.meta.get("seed"), int)})
-    data = {"frames": len(store), "episodes": len(store.spans), "train_seeds": seeds, "players": players_of(store)}
-    data |= {f"{kind}_episodes": count for kind, count in copies_of(store).items()}
+def training_facts(dataset: FrameDataset | TokenDataset, result: TrainingResult, config: Any) -> dict[str, Any]:
+    """Return the facts of a training on `dataset` with the settings `config`, a dataclass, for a card."""
+    seeds = sorted({seed for span in dataset.of_split("train") if isinstance(seed := span.meta.get("seed"), int)})
+    data = {
+        "frames": len(dataset),
+        "episodes": len(dataset.spans),
+        "train_seeds": seeds,
+        "players": players_of(dataset),
+    }
+    data |= {f"{kind}_episodes": count for kind, count in copies_of(dataset).items()}
     threads, device = torch.get_num_threads(), pick_device(config.loop.device)
     cpu = f"CPU, {threads} thread{'' if threads == 1 else 's'}"
     return {
@@ -130,29 +135,29 @@ def training_facts(store: FrameDataset | TokenDataset, result: TrainingResult, c
     }
 
 
-def default_name(store: FrameDataset | TokenDataset, data: Path, out: Path) -> str:
+def default_name(dataset: FrameDataset | TokenDataset, data: Path, out: Path) -> str:
     """Return the recordings' game if they name one, else the data folder's name, or that of `out` for "data"."""
-    games = {str(span.meta.get("game", "other")) for span in store.spans}
+    games = {str(span.meta.get("game", "other")) for span in dataset.spans}
     if len(games) == 1 and games != {"other"}:
         return games.pop()
     name = data.resolve().name
     return name if name != "data" else out.resolve().name
 
 
-def control_words(store: FrameDataset | TokenDataset, words: Mapping[str, str]) -> dict[str, str | None]:
+def control_words(dataset: FrameDataset | TokenDataset, words: Mapping[str, str]) -> dict[str, str | None]:
     """Return what controls do, for a card: the given words by control, None for one that never moves in training."""
     moved_A = np.zeros(len(SLOT_NAMES), bool)
-    for span in store.of_split("train"):
-        moved_A |= (store.actions_FA[span.rows] != REST_VALUES).any(axis=0)
+    for span in dataset.of_split("train"):
+        moved_A |= (dataset.actions_FA[span.rows] != REST_VALUES).any(axis=0)
     unused = [name for name, moved in zip(SLOT_NAMES, moved_A, strict=True) if not moved]
     return {**words, **dict.fromkeys(unused)}
 
 
-def copies_of(store: FrameDataset | TokenDataset) -> dict[str, int]:
+def copies_of(dataset: FrameDataset | TokenDataset) -> dict[str, int]:
     """Count the episodes that are copies of recorded ones, by kind; kinds without any are left out."""
-    return {kind: count for kind in COPIES if (count := sum(bool(span.meta.get(kind)) for span in store.spans))}
+    return {kind: count for kind in COPIES if (count := sum(bool(span.meta.get(kind)) for span in dataset.spans))}
 
 
-def players_of(store: FrameDataset | TokenDataset) -> dict[str, int]:
+def players_of(dataset: FrameDataset | TokenDataset) -> dict[str, int]:
     """Count training episodes by player, as far as known."""
-    return dict(sorted(Counter(str(s.meta["style"]) for s in store.of_split("train") if s.meta.get("style")).items()))
+    return dict(sorted(Counter(str(s.meta["style"]) for s in dataset.of_split("train") if s.meta.get("style")).items()))

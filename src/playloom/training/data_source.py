@@ -10,12 +10,12 @@ from typing import Any
 from playloom.data.dataset import INDEX, FrameDataset, Progress, TokenDataset
 from playloom.data.recording import (
     Render,
-    build_frame_store,
+    build_frame_dataset,
     choose_edited,
     list_episodes,
     load_meta,
+    tokenise_frames,
     tokenise_recordings,
-    tokenise_store,
 )
 from playloom.errors import ConfigError, RecordingError
 from playloom.json_io import plain, read_json
@@ -52,14 +52,14 @@ def frames_from(data: Path, cache: Path, options: PrepareOptions) -> FrameDatase
     if kind == "frames":
         return FrameDataset.open(data)
     if kind == "tokens":
-        raise RecordingError(f"{data} is a token store; a tokenizer learns from recordings or a frame store")
+        raise RecordingError(f"{data} is a token dataset; a tokenizer learns from recordings or a frame dataset")
     paths = _episodes(data)
     if (cache / INDEX).exists():
-        store = FrameDataset.open(cache)
-        if [span.meta for span in store.spans] == _metas(paths):
-            return store
+        dataset = FrameDataset.open(cache)
+        if [span.meta for span in dataset.spans] == _metas(paths):
+            return dataset
     _require_one_process(cache)
-    return build_frame_store(cache, paths, options.render, workers=options.workers, progress=options.progress)
+    return build_frame_dataset(cache, paths, options.render, workers=options.workers, progress=options.progress)
 
 
 def tokens_from(
@@ -72,24 +72,24 @@ def tokens_from(
     if options.mirror and kind != "frames":
         raise RecordingError(f"{data} holds {kind}; only a frame dataset can be mirrored, so leave out mirror")
     if kind == "tokens":
-        store = TokenDataset.open(data)
-        if fingerprint not in (None, store.tokenizer):
+        dataset = TokenDataset.open(data)
+        if fingerprint not in (None, dataset.tokenizer):
             raise RecordingError(
-                f"{data} was made by another tokenizer: got {store.tokenizer}, expected {fingerprint}; tokenise again"
+                f"{data} was made by another tokenizer: got {dataset.tokenizer}, expected {fingerprint}; tokenise again"
             )
-        return store
+        return dataset
     if (cache / INDEX).exists():
-        store = TokenDataset.open(cache)
-        if fingerprint in (None, store.tokenizer):
-            _check_same_data(store, data, kind, options)
-            return store
+        dataset = TokenDataset.open(cache)
+        if fingerprint in (None, dataset.tokenizer):
+            _check_same_data(dataset, data, kind, options)
+            return dataset
     _require_one_process(cache)
     if tokenizer is None or fingerprint is None:
         raise RecordingError(f"{data} holds {kind}; to tokenise it, give the tokenizer's folder with --tokenizer")
     shared: dict[str, Any] = {"fingerprint": fingerprint, "progress": options.progress}
     encode = array_encoder(tokenizer)
     if kind == "frames":
-        return tokenise_store(cache, FrameDataset.open(data), encode, mirror=options.mirror, **shared)
+        return tokenise_frames(cache, FrameDataset.open(data), encode, mirror=options.mirror, **shared)
     paths = _episodes(data)
     shared |= {"workers": options.workers, "render_edited": options.render_edited}
     shared["edited"] = choose_edited(paths, options.edited)
@@ -100,7 +100,7 @@ def detect_dataset_kind(data: Path) -> str:
     """Return the kind of a data folder: "frames", "tokens" or "recordings"."""
     index = data / INDEX
     if index.exists():
-        kind = read_json(index, RecordingError, "prepare the data set again").get("kind")
+        kind = read_json(index, RecordingError, "prepare the dataset again").get("kind")
         if kind not in ("frames", "tokens"):
             raise RecordingError(f"{index} is damaged: got kind {kind!r}, expected frames or tokens; prepare it again")
         return str(kind)
@@ -108,10 +108,10 @@ def detect_dataset_kind(data: Path) -> str:
         return "recordings"
     if not data.exists():
         raise RecordingError(f"there is no {data}; give a folder of recordings, see: playloom record --help")
-    raise RecordingError(f"{data} holds neither recordings nor a prepared data set; see: playloom record --help")
+    raise RecordingError(f"{data} holds neither recordings nor a prepared dataset; see: playloom record --help")
 
 
-def _check_same_data(store: TokenDataset, data: Path, kind: str, options: PrepareOptions) -> None:
+def _check_same_data(dataset: TokenDataset, data: Path, kind: str, options: PrepareOptions) -> None:
     if kind == "frames":
         frames = FrameDataset.open(data)
         mirrored = frames.of_split("train") if options.mirror else ()
@@ -122,10 +122,12 @@ def _check_same_data(store: TokenDataset, data: Path, kind: str, options: Prepar
         edited = _metas(choose_edited(paths, options.edited))
         expected = _metas(paths) + [{**meta, "edited": True} for meta in edited]
         total = sum(meta["steps"] for meta in expected)
-    if [span.meta for span in store.spans] != expected or len(store) != total:
-        found = "other episodes, expected those" if len(store) == total else f"{len(store)} frames, expected {total}"
+    if [span.meta for span in dataset.spans] != expected or len(dataset) != total:
+        found = (
+            "other episodes, expected those" if len(dataset) == total else f"{len(dataset)} frames, expected {total}"
+        )
         raise RecordingError(
-            f"{store.folder} holds codes of other data: got {found} of {data}; choose another --out, or remove that "
+            f"{dataset.folder} holds codes of other data: got {found} of {data}; choose another --out, or remove that "
             "folder"
         )
 

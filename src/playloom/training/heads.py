@@ -85,9 +85,9 @@ def run_heads(job: HeadsJob, *, report: Report | None = None, say: Say = print) 
         raise CheckpointError(f"{job.source} is a tokenizer's run; heads need a whole model")
     device = pick_device(job.config.loop.device)
     model = source.model.to(device)
-    store = tokens_from(job.data, job.out / "tokens", job.prepare, model.tokenizer, source.name)
-    features_RF = _features(model, store, job)
-    task = HeadsTask(model, job.config, store, features_RF)
+    dataset = tokens_from(job.data, job.out / "tokens", job.prepare, model.tokenizer, source.name)
+    features_RF = _features(model, dataset, job)
+    task = HeadsTask(model, job.config, dataset, features_RF)
     say(task.summary)
     loop = Loop(task, job.config.loop, job.out, report)
     result = loop.run()
@@ -95,7 +95,7 @@ def run_heads(job: HeadsJob, *, report: Report | None = None, say: Say = print) 
         got, constant = result.validation.get(name, 0.0), result.validation.get(f"constant_{name}", 1.0)
         if got >= constant:
             say(f"{name}: no better than a constant in validation ({got:.4g} against {constant:.4g}); leave it out")
-    card = {**model.card, "heads": training_facts(store, result, job.config)}
+    card = {**model.card, "heads": training_facts(dataset, result, job.config)}
     if figures := card.get("evaluation"):  # those of other heads are left out
         card["evaluation"] = {**figures, "rows": [row for row in figures["rows"] if row["part"] != "heads"]}
     config = dataclasses.replace(model.config, heads=task.heads.config)
@@ -113,12 +113,12 @@ def _export(folder: Path, model: WorldModel) -> None:
     export_if_installed(folder)
 
 
-def _features(model: WorldModel, store: TokenDataset, job: HeadsJob) -> NDArray[np.float16]:
+def _features(model: WorldModel, dataset: TokenDataset, job: HeadsJob) -> NDArray[np.float16]:
     """Features of all labelled steps, float16 [R, F], NaN elsewhere; resumes an interrupted call."""
     path, origin = job.out / "features.npy", job.out / "features.json"
     row_delay = card_row_delay(model.card)
     half = job.config.loop.bfloat16
-    made_of = {"model": model.fingerprint, "tokenizer": store.tokenizer, "rows": len(store), "row_delay": row_delay}
+    made_of = {"model": model.fingerprint, "tokenizer": dataset.tokenizer, "rows": len(dataset), "row_delay": row_delay}
     made_of |= {"precision": "bf16-mixed" if half else "32-true"}
     if path.exists() and origin.exists():
         if read_json(origin, RecordingError, f"remove {path}") != made_of:
@@ -126,18 +126,18 @@ def _features(model: WorldModel, store: TokenDataset, job: HeadsJob) -> NDArray[
     else:
         origin.unlink(missing_ok=True)
         job.out.mkdir(parents=True, exist_ok=True)
-        shape = len(store), 2 * model.config.transformer.width
+        shape = len(dataset), 2 * model.config.transformer.width
         fresh = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
         fresh[:] = np.nan
         fresh.flush()
         write_json(origin, made_of)
     features_RF: NDArray[np.float16] = np.load(path, mmap_mode="r+")
-    spans = labelled_spans(store, store.spans)
+    spans = labelled_spans(dataset, dataset.spans)
     total, done = sum(span.length - 1 for span in spans), int((~np.isnan(features_RF[:, 0])).sum())
     steps = recorded_features(
         model,
-        store.tokens_FN,
-        store.actions_FA,
+        dataset.tokens_FN,
+        dataset.actions_FA,
         spans,
         row_delay=row_delay,
         skip=lambda rows: not np.isnan(features_RF[rows, -1]).any(),
@@ -155,17 +155,17 @@ class HeadsTask:
     """Train heads on features of a frozen transformer; one module."""
 
     def __init__(
-        self, model: WorldModel, config: HeadsTrainingConfig, store: TokenDataset, features_RF: NDArray[np.float16]
+        self, model: WorldModel, config: HeadsTrainingConfig, dataset: TokenDataset, features_RF: NDArray[np.float16]
     ) -> None:
         """Choose the heads by the labels of the data; they start as the best constant prediction."""
-        default = ("health",) if "health" in store.state_columns else ()
+        default = ("health",) if "health" in dataset.state_columns else ()
         states = default if config.states is None else config.states
-        self.labels, self._features_RF = step_labels(store, states), features_RF
-        train, self._validation = (self._rows(store, split) for split in ("train", "validation"))
+        self.labels, self._features_RF = step_labels(dataset, states), features_RF
+        train, self._validation = (self._rows(dataset, split) for split in ("train", "validation"))
         if not len(train):
             raise RecordingError(
-                f"{store.folder} has no labels to train heads on: got the columns {', '.join(store.state_columns)}; "
-                "expected reward, terminated, dead, frags or health"
+                f"{dataset.folder} has no labels to train heads on: got the columns "
+                f"{', '.join(dataset.state_columns)}; expected reward, terminated, dead, frags or health"
             )
         known = {name: values_R[train][~np.isnan(values_R[train])] for name, values_R in self.labels.items()}
         self.heads = PredictionHeads(heads_config(known, config), model.config.transformer.width, seed=config.loop.seed)
@@ -179,7 +179,7 @@ class HeadsTask:
         self.averaged, self.rates, self.units = frozenset(self.modules), {"heads": 1.0}, {"steps": 1}
         self.run_config: dict[str, Any] = {
             "heads": plain(dataclasses.asdict(self.heads.config)),
-            "data": {"model": model.fingerprint, "tokenizer": store.tokenizer, "rows": len(store)},
+            "data": {"model": model.fingerprint, "tokenizer": dataset.tokenizer, "rows": len(dataset)},
         }
         stretches = np.split(train, np.flatnonzero(np.diff(train) != 1) + 1)
         spans = [EpisodeSlice(start=int(rows[0]), length=len(rows), meta={}) for rows in stretches]
@@ -215,9 +215,11 @@ class HeadsTask:
     def preview(self) -> None:
         """Return None: there is no picture."""
 
-    def _rows(self, store: TokenDataset, split: str) -> NDArray[np.int64]:
+    def _rows(self, dataset: TokenDataset, split: str) -> NDArray[np.int64]:
         """Rows of a split that have a label and, unless their episode is too short, features."""
-        rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(store))[s.rows] for s in store.of_split(split))])
+        rows = np.concatenate(
+            [np.zeros(0, np.int64), *(np.arange(len(dataset))[s.rows] for s in dataset.of_split(split))]
+        )
         labelled_R = ~np.isnan([values_R[rows] for values_R in self.labels.values()]).all(axis=0)
         return rows[labelled_R & ~np.isnan(self._features_RF[rows, 0])] if self.labels else rows[:0]
 

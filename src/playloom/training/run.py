@@ -77,15 +77,15 @@ class WorldJob(ModelJob):
 
 def run_world(job: WorldJob, *, report: Report | None = None, say: Say = print) -> TrainingResult:
     """Run or resume a job; export the model into `out/model` if there is a tokenizer."""
-    store, tokenizer = prepare_world(job, say)
-    task = WorldTask(job.model, job.config, store, tokenizer=tokenizer, start=job.start)
+    dataset, tokenizer = prepare_world(job, say)
+    task = WorldTask(job.model, job.config, dataset, tokenizer=tokenizer, start=job.start)
     loop = Loop(task, job.config.loop, job.out, report)
     result = loop.run()
     if tokenizer is None:
         return result
     # The heads of an initial model read another transformer.
-    config = dataclasses.replace(job.model, name=job.name or default_name(store, job.data, job.out), heads=None)
-    card = _card(job, store, result)
+    config = dataclasses.replace(job.model, name=job.name or default_name(dataset, job.data, job.out), heads=None)
+    card = _card(job, dataset, result)
     model = WorldModel(config=config, tokenizer=tokenizer, transformer=task.transformer, card=card)
     loop.export(lambda: _export(job, model, say))
     return dataclasses.replace(result, path=job.out / "model")
@@ -112,17 +112,17 @@ def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenDataset, FrameT
     tokenizer = source.tokenizer.to(pick_device(job.config.loop.device)) if source is not None else None
     name = source.name if source is not None else None
     prepare = dataclasses.replace(job.prepare, mirror=job.config.mirror)
-    store = tokens_from(job.data, job.out / "tokens", prepare, tokenizer, name)
+    dataset = tokens_from(job.data, job.out / "tokens", prepare, tokenizer, name)
     if dist_info()[0] == 0:
-        copies = "".join(f", {count} of them {kind} copies" for kind, count in copies_of(store).items())
-        players = ", ".join(f"{name} {count}" for name, count in players_of(store).items())
+        copies = "".join(f", {count} of them {kind} copies" for kind, count in copies_of(dataset).items())
+        players = ", ".join(f"{name} {count}" for name, count in players_of(dataset).items())
         by = f", played by {players}" if players else ""
-        say(f"{len(store)} frames in {len(store.spans)} episodes{copies}{by}, tokenizer {store.tokenizer}")
+        say(f"{len(dataset)} frames in {len(dataset.spans)} episodes{copies}{by}, tokenizer {dataset.tokenizer}")
         if job.alignment != "off" and not (job.out / "checkpoints").exists():
             kind = detect_dataset_kind(job.data)
             frames = FrameDataset.open(job.data) if kind == "frames" else None
-            say(check_actions(store, frames, tokenizer, job.alignment))
-    return store, tokenizer
+            say(check_actions(dataset, frames, tokenizer, job.alignment))
+    return dataset, tokenizer
 
 
 def _tokenizer(job: WorldJob) -> PretrainedModel | None:
@@ -140,7 +140,7 @@ def _tokenizer(job: WorldJob) -> PretrainedModel | None:
     return source
 
 
-def _card(job: WorldJob, store: TokenDataset, result: TrainingResult) -> dict[str, Any]:
+def _card(job: WorldJob, dataset: TokenDataset, result: TrainingResult) -> dict[str, Any]:
     """The training facts, and recommended generation settings: those of the initial model or the default."""
     before = job.start.model.card if job.start and job.start.model else {}
     card = {name: value for name, value in before.items() if name in ("row_delay", "sampling")}
@@ -150,8 +150,8 @@ def _card(job: WorldJob, store: TokenDataset, result: TrainingResult) -> dict[st
         if row_delay not in shares:
             row_delay = max(shares, key=shares.__getitem__)
         card["row_delay"] = None if row_delay == raster else row_delay
-    card["controls"] = control_words(store, job.controls)
-    card |= {**training_facts(store, result, job.config), "tokenizer": store.tokenizer}
+    card["controls"] = control_words(dataset, job.controls)
+    card |= {**training_facts(dataset, result, job.config), "tokenizer": dataset.tokenizer}
     if job.start is not None:
         # The model learned from the start's data too; but evaluation metrics hold for one set of weights.
         before = {name: value for name, value in before.items() if name != "evaluation"}
@@ -160,19 +160,19 @@ def _card(job: WorldJob, store: TokenDataset, result: TrainingResult) -> dict[st
 
 
 def check_actions(
-    store: FrameDataset | TokenDataset,
+    dataset: FrameDataset | TokenDataset,
     frames: FrameDataset | None,
     tokenizer: FrameTokenizer | None,
     alignment: Literal["strict", "warn"],
 ) -> str:
     """Return the verdict of the alignment check; BadInputError if `strict` and the actions are shifted.
 
-    `store` has the episodes and actions. Their pictures are those of `frames`, else decoded from its codes.
+    `dataset` has the episodes and actions. Their pictures are those of `frames`, else decoded from its codes.
     """
     if frames is None and tokenizer is None:
-        return "alignment not checked: that needs pictures, so a frame store or the tokenizer's folder"
+        return "alignment not checked: that needs pictures, so a frame dataset or the tokenizer's folder"
     try:
-        report = check_alignment(_stretches(store, frames, tokenizer))
+        report = check_alignment(_stretches(dataset, frames, tokenizer))
     except RecordingError as error:
         return f"alignment not checked: {error}"
     if report.verdict == "shifted" and alignment == "strict":
@@ -181,9 +181,9 @@ def check_actions(
 
 
 def _stretches(
-    store: FrameDataset | TokenDataset, frames: FrameDataset | None, tokenizer: FrameTokenizer | None
+    dataset: FrameDataset | TokenDataset, frames: FrameDataset | None, tokenizer: FrameTokenizer | None
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    spans = alive_spans(store, [span for span in store.of_split("train") if not span.meta.get("mirrored")])
+    spans = alive_spans(dataset, [span for span in dataset.of_split("train") if not span.meta.get("mirrored")])
     least = min(_STRETCH_STEPS, max((span.length for span in spans), default=0))
     long = [span for span in spans if span.length >= least]
     for index in np.unique(np.linspace(0, len(long) - 1, _STRETCHES).astype(int)) if long else ():
@@ -192,8 +192,8 @@ def _stretches(
         if frames is not None:
             pictures = frames.frames_FHWC[rows]
         else:
-            assert tokenizer is not None and isinstance(store, TokenDataset)
-            codes = torch.from_numpy(store.tokens_FN[rows].astype(np.int64))
+            assert tokenizer is not None and isinstance(dataset, TokenDataset)
+            codes = torch.from_numpy(dataset.tokens_FN[rows].astype(np.int64))
             parts = [tokenizer.decode(codes[first : first + 32]).cpu() for first in range(0, len(codes), 32)]
             pictures = torch.cat(parts).numpy()
-        yield pictures, store.actions_FA[rows]
+        yield pictures, dataset.actions_FA[rows]

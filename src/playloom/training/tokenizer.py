@@ -64,18 +64,18 @@ class TokenizerTrainingConfig:
 def train_tokenizer(
     sizes: TokenizerConfig,
     config: TokenizerTrainingConfig,
-    store: FrameDataset,
+    dataset: FrameDataset,
     out: Path,
     *,
     start: PretrainedModel | None = None,
     report: Report | None = None,
 ) -> TrainingResult:
     """Train or resume a tokenizer, from `start` or random weights, and export it into `out`, rounded to float16."""
-    task = TokenizerTask(sizes, config, store, start=start)
+    task = TokenizerTask(sizes, config, dataset, start=start)
     loop = Loop(task, config.loop, out, report)
     result = loop.run()
     ancestors = () if start is None else (*start.ancestors, start.name)
-    loop.export(lambda: save_tokenizer(out, task.tokenizer, ancestors, training_facts(store, result, config)))
+    loop.export(lambda: save_tokenizer(out, task.tokenizer, ancestors, training_facts(dataset, result, config)))
     return result
 
 

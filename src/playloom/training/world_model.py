@@ -207,14 +207,14 @@ class WorldTask:
         self,
         model: ModelConfig,
         config: WorldConfig,
-        store: TokenDataset,
+        dataset: TokenDataset,
         *,
         tokenizer: FrameTokenizer | None = None,
         start: PretrainedModel | None = None,
     ) -> None:
         """Train from `start`, a whole model, or random weights; `tokenizer` decodes previews (None: none)."""
-        _check_store(model, store)
-        self._model, self._config, self._store, self._tokenizer = model, config, store, tokenizer
+        _check_dataset(model, dataset)
+        self._model, self._config, self._dataset, self._tokenizer = model, config, dataset, tokenizer
         self.transformer = build_transformer(model, seed=config.loop.seed)
         self.transformer.checkpoint_blocks = config.loop.activation_checkpointing
         self.loss = WorldLoss(
@@ -227,7 +227,7 @@ class WorldTask:
         self.run_config: dict[str, Any] = {
             "model": model.to_dict(),
             "world": {name: value for name, value in plain(dataclasses.asdict(config)).items() if name != "loop"},
-            "data": {"tokenizer": store.tokenizer, "rows": len(store)},
+            "data": {"tokenizer": dataset.tokenizer, "rows": len(dataset)},
         }
         if start is not None:
             assert start.model is not None
@@ -250,7 +250,7 @@ class WorldTask:
         return self._windows(self._train.rows(seen))
 
     def _windows(self, rows_BT: NDArray[np.int64]) -> Batch:
-        arrays = self._store.tokens_FN[rows_BT], self._store.actions_FA[rows_BT]
+        arrays = self._dataset.tokens_FN[rows_BT], self._dataset.actions_FA[rows_BT]
         codes_BTN, actions_BTA = (torch.from_numpy(array.astype(np.int64)) for array in arrays)
         return {"codes": codes_BTN, "actions": actions_BTA}
 
@@ -300,7 +300,7 @@ class WorldTask:
         if self._tokenizer is None or not long:
             return None
         rows = slice(long[0].start, long[0].start + context + _PREVIEW_FRAMES)
-        codes_TN, actions_TA = self._store.tokens_FN[rows].astype(np.int64), np.array(self._store.actions_FA[rows])
+        codes_TN, actions_TA = self._dataset.tokens_FN[rows].astype(np.int64), np.array(self._dataset.actions_FA[rows])
         true_THWC = self._tokenizer.decode(torch.from_numpy(codes_TN)).cpu().numpy()
         prompt = Prompt(
             frames_THWC=true_THWC[:context], actions_TA=actions_TA[: context - 1], codes_TN=codes_TN[:context]
@@ -320,15 +320,15 @@ class WorldTask:
         return WindowSampler(spans=spans, steps=steps, batch=batch, seed=seed, rank=rank)
 
     def _spans(self, split: str) -> tuple[EpisodeSlice, ...]:
-        spans = self._store.of_split(split)
-        return alive_spans(self._store, spans) if self._config.drop_dead else spans
+        spans = self._dataset.of_split(split)
+        return alive_spans(self._dataset, spans) if self._config.drop_dead else spans
 
 
-def _check_store(model: ModelConfig, store: TokenDataset) -> None:
-    slots, expected = store.tokens_FN.shape[1], model.layout.image_slots
-    highest, size = int(store.tokens_FN[: 1 << 16].max()), model.layout.vocab.codebook_size
+def _check_dataset(model: ModelConfig, dataset: TokenDataset) -> None:
+    slots, expected = dataset.tokens_FN.shape[1], model.layout.image_slots
+    highest, size = int(dataset.tokens_FN[: 1 << 16].max()), model.layout.vocab.codebook_size
     if slots != expected or highest >= size:
         raise RecordingError(
-            f"{store.folder} does not fit {model.name}: got {slots} codes a picture up to {highest}, expected "
+            f"{dataset.folder} does not fit {model.name}: got {slots} codes a picture up to {highest}, expected "
             f"{expected} up to {size - 1}; tokenise again with this model's tokenizer"
         )

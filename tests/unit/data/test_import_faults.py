@@ -106,7 +106,7 @@ def test_mouse_movement_in_a_menu_does_not_set_the_scale_of_the_camera(tmp_path)
 
 
 def test_a_killed_worker_ends_the_import_and_the_same_command_continues(tmp_path, monkeypatch):
-    """The recordings after it were skipped as damaged, and the data set was finished without them."""
+    """The recordings after it were skipped as damaged, and the dataset was finished without them."""
     for name in "abc":
         video = video_at(tmp_path / "in" / f"{name}.mp4", TIMES, [40] * len(TIMES))
         video.with_suffix(".csv").write_text("time,key,down\n0.1,space,1\n")

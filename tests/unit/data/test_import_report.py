@@ -1,4 +1,4 @@
-"""The data card and the report say what is in the data set."""
+"""The data card and the report say what is in the dataset."""
 
 import base64
 import io

@@ -155,7 +155,7 @@ def test_the_offset_moves_the_input(tmp_path):
 
 
 def test_a_log_without_a_control_of_the_mapping_is_said(tmp_path):
-    """Its data set was all rest, without a word."""
+    """Its dataset was all rest, without a word."""
     dataset, notes = imported(at(tmp_path / "in", "time,key,down\n0.1,z,1\n1.5,z,0\n"))
     assert "a.mp4: no control of the mapping is used; is a --mapping missing?" in notes[1]
     assert not decode_values(dataset.actions_FA).any()
@@ -345,7 +345,7 @@ def test_an_import_that_was_stopped_between_two_clips_goes_on(tmp_path):
 
 
 def test_a_log_that_was_corrected_is_not_passed_over(tmp_path):
-    """The data set of the earlier log was returned, without a word."""
+    """The dataset of the earlier log was returned, without a word."""
     folder = at(tmp_path / "in", "time,key,down\n0.05,w,1\n1.5,w,0\n")
     imported(folder)
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}

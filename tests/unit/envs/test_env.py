@@ -11,7 +11,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from conftest import loud_model, tiny_config
-from env_toys import WORDS, alone, brightness, frame_store, make_engine, prompts, rows_in_use
+from env_toys import WORDS, alone, brightness, frame_dataset, make_engine, prompts, rows_in_use
 from playloom.actions.codec import REST_VALUES, decode_values, encode_named, encode_vector
 from playloom.actions.controller import CONTROLS, ControllerState
 from playloom.envs import ENV_ID
@@ -260,7 +260,7 @@ def test_a_table_of_actions_is_discrete():
 
 def test_prompts_may_be_names_stores_and_prompts(tmp_path):
     shared = make_engine()
-    store = frame_store(tmp_path / "frames")
+    store = frame_dataset(tmp_path / "frames")
     both = prompt_sources([store, *prompts(2)], shared.model)
     assert len(both) == 5
     for source, first in zip(both, (0, 4, 10), strict=False):
@@ -279,7 +279,7 @@ def test_prompts_that_cannot_be_used_say_why(tmp_path):
     model = make_engine().model
     big = loud_model(tiny_config(context_steps=12))
     with pytest.raises(RecordingError, match="12 steps"):
-        prompt_sources(frame_store(tmp_path / "frames"), big)
+        prompt_sources(frame_dataset(tmp_path / "frames"), big)
     for unknown in ("bundled:nowhere", "x" * 300):
         with pytest.raises(RecordingError, match="there is no"):
             prompt_sources(unknown, model)

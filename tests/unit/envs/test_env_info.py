@@ -16,7 +16,7 @@ from gymnasium.vector import SyncVectorEnv
 
 from conftest import loud_model, tiny_config
 from engine_toys import action, prompt_of
-from env_toys import WORDS, frame_store, make_engine, prompts
+from env_toys import WORDS, frame_dataset, make_engine, prompts
 from playloom.actions.codec import REST_VALUES
 from playloom.envs import ENV_ID, core
 from playloom.envs.core import WorldModelEnv
@@ -124,7 +124,7 @@ def test_copies_of_an_environment_share_one_model_as_long_as_one_lives(folder, m
 
 
 def test_prompts_come_from_one_split(tmp_path):
-    store = frame_store(tmp_path / "frames", splits=("train", "validation"))
+    store = frame_dataset(tmp_path / "frames", splits=("train", "validation"))
     model = make_engine().model
     starts = [len(prompt_sources(store, model, split)) for split in ("train", "validation", None)]
     assert starts == [2, 1, 3]

@@ -35,7 +35,7 @@ def clip() -> Clip:
 
 
 def test_a_clip_of_the_published_form(tmp_path, clip):
-    """As the published data set has it: floats in the binned schema, channels first, states nobody needs."""
+    """As the published dataset has it: floats in the binned schema, channels first, states nobody needs."""
     np.savez(
         tmp_path / "a.npz",
         images=clip.frames_THWC.transpose(0, 3, 1, 2),

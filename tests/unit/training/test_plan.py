@@ -11,14 +11,14 @@ from playloom.models.presets import preset
 from playloom.training.loop import Loop
 from playloom.training.plan import MACHINES, Machine, plan_training, step_cost
 from playloom.training.world_model import WorldTask
-from training_toys import TINY, token_store, world_config
+from training_toys import TINY, token_dataset, world_config
 
 
 def test_operations_and_values_are_those_of_a_training(tmp_path):
     config = world_config(
         steps=1, batch=2, optimizer="muon", precision="32-true", row_delays=(1,), row_delay_weights=(1,)
     )
-    loop = Loop(WorldTask(TINY, config, token_store(tmp_path / "tokens")), config.loop, tmp_path / "run")
+    loop = Loop(WorldTask(TINY, config, token_dataset(tmp_path / "tokens")), config.loop, tmp_path / "run")
     loop.run()
     cost = step_cost(TINY, config)
     assert cost.operations == pytest.approx(loop._flops / 2)

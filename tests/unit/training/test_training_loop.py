@@ -20,7 +20,7 @@ from playloom.training.loop import Loop
 from playloom.training.optim import AveragedWeights, make_optimiser, orthogonalize
 from playloom.training.task import LoopConfig, StepContext
 from playloom.training.world_model import CrossEntropy, WorldTask
-from training_toys import TINY, read_log, token_store, train_world, world_config
+from training_toys import TINY, read_log, token_dataset, train_world, world_config
 
 GOLDEN = Path(__file__).parents[2] / "assets" / "losses_world_tiny.json"
 TIMED = ("elapsed",)
@@ -35,7 +35,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return token_store(tmp_path_factory.mktemp("tokens"))
+    return token_dataset(tmp_path_factory.mktemp("tokens"))
 
 
 def train(store, out, report=None, **settings):

@@ -14,7 +14,7 @@ from playloom.training.artifacts import load_tokenizer, save_tokenizer, training
 from playloom.training.data_source import PrepareOptions, frames_from, tokens_from
 from playloom.training.run import WorldJob, run_world
 from playloom.training.task import TrainingResult
-from training_toys import TINY, episode, render, token_store, world_config
+from training_toys import TINY, episode, render, token_dataset, world_config
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_codes_are_made_once_and_belong_to_their_tokenizer(recordings, tokenizer
         tokens_from(tmp_path, Path("unused"), PrepareOptions(render=never), network, "another")
     other = tokens_from(recordings, tmp_path, PrepareOptions(render=render), network, "another")
     assert other.tokenizer == "another"
-    with pytest.raises(RecordingError, match="token store"):
+    with pytest.raises(RecordingError, match="token dataset"):
         frames_from(tmp_path, Path("unused"), PrepareOptions(render=never))
 
 
@@ -150,7 +150,7 @@ def test_a_card_names_the_processor_that_trained(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "a GPU")
     result = TrainingResult(1, 1.0, True, {}, tmp_path)
-    facts = training_facts(token_store(tmp_path), result, world_config(device="cpu"))
+    facts = training_facts(token_dataset(tmp_path), result, world_config(device="cpu"))
     assert facts["hardware"].startswith("CPU, ")
 
 

@@ -16,14 +16,14 @@ from playloom.training.artifacts import load_tokenizer
 from playloom.training.checkpoint import load_newest
 from playloom.training.task import StepContext
 from playloom.training.tokenizer import TokenizerTask, train_tokenizer
-from training_toys import HEIGHT, TINY, WIDTH, frame_store, read_log, scroll, stick_actions, tokenizer_config
+from training_toys import HEIGHT, TINY, WIDTH, frame_dataset, read_log, scroll, stick_actions, tokenizer_config
 
 GAN = TokenizerLossConfig(adversarial=0.1, discriminator_width=8, discriminator_layers=1)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return frame_store(tmp_path_factory.mktemp("frames"))
+    return frame_dataset(tmp_path_factory.mktemp("frames"))
 
 
 def train(store, out, **settings):

@@ -12,7 +12,7 @@ from playloom.data.dataset import EpisodeSlice
 from playloom.data.sampler import WindowSampler, alive_spans
 from playloom.errors import RecordingError
 from playloom.training.world_model import WorldTask
-from training_toys import TINY, token_store, world_config
+from training_toys import TINY, token_dataset, world_config
 
 
 def spans_of(lengths):
@@ -79,7 +79,7 @@ def test_living_spans_hold_exactly_the_living_rows(dead):
 
 
 def test_windows_carry_codes_and_actions_of_their_rows(tmp_path):
-    store = token_store(tmp_path)
+    store = token_dataset(tmp_path)
     rows = np.array([[3, 4, 5], [40, 41, 42]])
     windows = WorldTask(TINY, world_config(), store)._windows(rows)
     assert (windows["codes"].numpy() == store.tokens_FN[rows]).all()

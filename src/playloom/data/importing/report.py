@@ -219,7 +219,7 @@ def _cell(text: str) -> str:
 
 def _strips(dataset: FrameDataset | TokenDataset) -> str:
     if isinstance(dataset, TokenDataset):
-        return "<h2>Pictures</h2><p>The data set has codes, so there are no pictures.</p>"
+        return "<h2>Pictures</h2><p>The dataset has codes, so there are no pictures.</p>"
     length, images = (_TILES - 1) * _APART + 1, []
     starts = np.concatenate([np.arange(s.start, max(s.start + 1, s.rows.stop - length + 1)) for s in dataset.spans])
     chosen = np.unique(np.linspace(0, len(starts) - 1, min(_STRIPS, len(starts))).astype(int))

@@ -10,19 +10,19 @@ import torch
 from playloom.actions.codec import mirror_values
 from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.data.recording import (
-    build_frame_store,
+    build_frame_dataset,
     choose_edited,
     load_episode,
     load_meta,
     save_episode,
+    tokenise_frames,
     tokenise_recordings,
-    tokenise_store,
 )
 from playloom.errors import RecordingError
 from playloom.models.presets import preset
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.artifacts import array_encoder
-from training_toys import HEIGHT, SLOTS, WIDTH, episode, frame_store, render, scroll, stick_actions, token_store
+from training_toys import HEIGHT, SLOTS, WIDTH, episode, frame_dataset, render, scroll, stick_actions, token_dataset
 
 
 def writer_of(folder, rows=8):
@@ -37,7 +37,7 @@ def part(seed, rows=4):
 
 
 def test_a_store_gives_back_what_was_written(tmp_path):
-    store = token_store(tmp_path, episodes=3, steps=10)
+    store = token_dataset(tmp_path, episodes=3, steps=10)
     assert store.tokens_FN.shape == (30, SLOTS)
     assert store.tokens_FN.dtype == np.uint16
     assert [span.start for span in store.spans] == [0, 10, 20]
@@ -80,7 +80,7 @@ def test_rows_that_do_not_fit_are_refused(tmp_path, wrong):
 
 
 def test_damage_is_one_sentence(tmp_path):
-    token_store(tmp_path)
+    token_dataset(tmp_path)
     with pytest.raises(RecordingError, match="tokens"):
         FrameDataset.open(tmp_path)
     whole = (tmp_path / "tokens.npy").read_bytes()
@@ -114,7 +114,7 @@ def recordings(folder, count=3):
 def test_rendering_fills_the_store_with_the_renderers_pictures(tmp_path, workers):
     seen = []
     paths = recordings(tmp_path / "rec", 2)
-    store = build_frame_store(
+    store = build_frame_dataset(
         tmp_path / "frames", paths, render, workers=workers, progress=lambda *now: seen.append(now)
     )
     assert store.frames_FHWC.shape == (24, HEIGHT, WIDTH, 3)
@@ -130,9 +130,9 @@ def too_short(recording):
 
 def test_a_renderer_that_gives_another_number_of_pictures_is_caught(tmp_path):
     with pytest.raises(RecordingError, match="11 pictures"):
-        build_frame_store(tmp_path / "frames", recordings(tmp_path / "rec"), too_short)
+        build_frame_dataset(tmp_path / "frames", recordings(tmp_path / "rec"), too_short)
     with pytest.raises(RecordingError, match="no recordings"):
-        build_frame_store(tmp_path / "none", [], render)
+        build_frame_dataset(tmp_path / "none", [], render)
 
 
 def test_interrupted_rendering_goes_on_without_rendering_again(tmp_path):
@@ -147,10 +147,10 @@ def test_interrupted_rendering_goes_on_without_rendering_again(tmp_path):
 
     paths = recordings(tmp_path / "rec")
     with pytest.raises(KeyboardInterrupt):
-        build_frame_store(tmp_path / "frames", paths, until_two)
+        build_frame_dataset(tmp_path / "frames", paths, until_two)
     rendered.clear()
     interrupted = False
-    store = build_frame_store(tmp_path / "frames", paths, until_two)
+    store = build_frame_dataset(tmp_path / "frames", paths, until_two)
     assert rendered == [0, 2]  # the first picture of episode 0 tells the size
     assert (store.frames_FHWC[store.spans[1].rows] == scroll(stick_actions(12, 1))).all()
 
@@ -159,8 +159,8 @@ def test_both_ways_to_codes_agree_with_the_tokenizer(tmp_path, monkeypatch):
     monkeypatch.setattr("playloom.data.recording._BATCH", 5)
     tokenizer = FrameTokenizer(preset("tiny").tokenizer).eval()
     paths = recordings(tmp_path / "rec")
-    frames = build_frame_store(tmp_path / "frames", paths, render)
-    long = tokenise_store(tmp_path / "a", frames, array_encoder(tokenizer), fingerprint="f")
+    frames = build_frame_dataset(tmp_path / "frames", paths, render)
+    long = tokenise_frames(tmp_path / "a", frames, array_encoder(tokenizer), fingerprint="f")
     short = tokenise_recordings(tmp_path / "b", paths, render, array_encoder(tokenizer), fingerprint="f")
     assert (long.tokens_FN == short.tokens_FN).all()
     assert (long.states_FS == short.states_FS).all()
@@ -176,21 +176,21 @@ def test_codes_of_other_frames_take_the_place_of_interrupted_ones(tmp_path):
     def stop(done, total):
         raise KeyboardInterrupt
 
-    frames = frame_store(tmp_path / "frames")
+    frames = frame_dataset(tmp_path / "frames")
     with pytest.raises(KeyboardInterrupt):
-        tokenise_store(tmp_path / "codes", frames, encode, fingerprint="f", progress=stop)
+        tokenise_frames(tmp_path / "codes", frames, encode, fingerprint="f", progress=stop)
     others = dataclasses.replace(
         frames, spans=tuple(dataclasses.replace(span, meta={**span.meta, "seed": 77}) for span in frames.spans)
     )
-    codes = tokenise_store(tmp_path / "codes", others, encode, fingerprint="f")
+    codes = tokenise_frames(tmp_path / "codes", others, encode, fingerprint="f")
     assert {span.meta["seed"] for span in codes.spans} == {77}
     assert (codes.tokens_FN == frames.frames_FHWC[:, 0, :2, 0]).all()
 
 
 def test_mirrored_episodes_have_mirrored_pictures_and_controllers(tmp_path):
     tokenizer = FrameTokenizer(preset("tiny").tokenizer).eval()
-    frames = frame_store(tmp_path / "frames")
-    store = tokenise_store(tmp_path / "a", frames, array_encoder(tokenizer), fingerprint="f", mirror=True)
+    frames = frame_dataset(tmp_path / "frames")
+    store = tokenise_frames(tmp_path / "a", frames, array_encoder(tokenizer), fingerprint="f", mirror=True)
     assert [bool(span.meta.get("mirrored")) for span in store.spans] == [False, False, False, True, True]
     plain, mirrored = store.spans[1], store.spans[3]
     assert (store.actions_FA[mirrored.rows] == mirror_values(store.actions_FA[plain.rows])).all()
@@ -199,7 +199,7 @@ def test_mirrored_episodes_have_mirrored_pictures_and_controllers(tmp_path):
 
 
 def test_index_is_plain_json(tmp_path):
-    token_store(tmp_path)
+    token_dataset(tmp_path)
     index = json.loads((tmp_path / "index.json").read_text())
     assert index["kind"] == "tokens"
     assert index["episodes"][1] == {"start": 30, "length": 30, "meta": {"split": "train", "seed": 1}}
