@@ -621,8 +621,8 @@ def test_a_damaged_story_is_listed_with_its_error_and_can_be_deleted(damage):
 
 @contextmanager
 def listening(address, story, **ask):
-    """Collect the events of a story in a growing list."""
-    heard, stop = [], threading.Event()
+    """Collect the events of a story in a growing list, from the stream's first line on."""
+    heard, opened, stop = [], threading.Event(), threading.Event()
 
     def listen():
         url = f"http://{address}/v1/stories/{story}/events"
@@ -630,6 +630,7 @@ def listening(address, story, **ask):
             assert stream.headers["content-type"].startswith("text/event-stream")
             said = {}
             for line in stream.iter_lines():
+                opened.set()
                 if line:
                     name, _, text = line.partition(": ")
                     said[name] = text
@@ -641,6 +642,7 @@ def listening(address, story, **ask):
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
+    assert opened.wait(30)
     yield heard if not ask.get("thread") else thread
     stop.set()
 
@@ -698,7 +700,6 @@ def test_events_reproduce_the_story_and_resume_after_a_reconnect():
         odd = httpx.get(f"http://{address}/v1/stories/{story}/events", headers={"Last-Event-ID": "9" * 5000})
         assert odd.status_code == 400
         with listening(address, story) as last:
-            time.sleep(0.3)
             web.delete(f"/v1/stories/{story}")
             wait_for(lambda: last)
             assert last[-1][1] == "gone"
