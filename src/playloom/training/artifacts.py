@@ -116,12 +116,8 @@ def clip_encoder(name: str, threads: int | None = None) -> tuple[TokenizerConfig
 def training_facts(dataset: FrameDataset | TokenDataset, result: TrainingResult, config: Any) -> dict[str, Any]:
     """Return the facts of a training on `dataset` with the settings `config`, a dataclass, for a card."""
     seeds = sorted({seed for span in dataset.of_split("train") if isinstance(seed := span.meta.get("seed"), int)})
-    data = {
-        "frames": len(dataset),
-        "episodes": len(dataset.spans),
-        "train_seeds": seeds,
-        "players": players_of(dataset),
-    }
+    data = {"frames": len(dataset), "episodes": len(dataset.spans), "train_seeds": seeds}
+    data |= {"players": players_of(dataset)}
     data |= {f"{kind}_episodes": count for kind, count in copies_of(dataset).items()}
     threads, device = torch.get_num_threads(), pick_device(config.loop.device)
     cpu = f"CPU, {threads} thread{'' if threads == 1 else 's'}"
