@@ -79,6 +79,16 @@ def test_each_kind_of_video_gives_its_pictures_and_input(tmp_path, ending, codec
     assert notes == ("found: video (1)", "pictures: resized from 96 x 64 to 24 x 16")
 
 
+@pytest.mark.parametrize(
+    ("ending", "log"),
+    [(".CSV", "time_s,key,down\n0.05,space,1\n"), (".JSONL", '{"time_s": 0.05, "key": "space", "down": 1}')],
+)
+def test_endings_may_be_in_upper_case(tmp_path, ending, log):
+    at(tmp_path / "in", log, ending)
+    (tmp_path / "in" / "a.mp4").rename(tmp_path / "in" / "a.MP4")
+    assert column(imported(tmp_path / "in")[0], "button_A") == [1] * 20
+
+
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9"])
 def test_wanted_pictures_are_the_same_when_others_are_not_decoded(tmp_path, codec):
     times = seconds(2)

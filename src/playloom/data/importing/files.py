@@ -155,7 +155,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Give number, from 1, and cells by lower-case column of every row; RecordingError when it is damaged or empty."""
     number = 0
-    read = {".jsonl": _jsonl, ".parquet": parquet_rows}.get(path.suffix, _csv)
+    read = {".jsonl": _jsonl, ".parquet": parquet_rows}.get(path.suffix.lower(), _csv)
     with reading(path):
         for number, row in enumerate(read(path), 1):
             yield number, {key.strip().lower(): value for key, value in row.items()}

@@ -92,7 +92,7 @@ class Vpt(_RowRecording):
         """Return the videos whose log has the fields of VPT."""
         found = []
         for video in super().find(folder, options):
-            if (log := video.path.with_suffix(".jsonl")).is_file():
+            if (log := video.companion(".jsonl")).is_file():
                 with log.open("rb") as file:
                     head = file.readline(_VPT_HEAD)
                 found += [video] if all(mark in head for mark in _VPT_MARKS) else []
@@ -104,7 +104,7 @@ class Vpt(_RowRecording):
         return self.path.with_name(re.sub(r"-\d{8}-\d{6}$", "", self.path.stem))
 
     def _rows(self) -> Iterator[_Row]:
-        log, stuck, slot = self.path.with_suffix(".jsonl"), False, None
+        log, stuck, slot = self.companion(".jsonl"), False, None
         for time, (number, row) in zip(self.times_F.tolist(), table_rows(log), strict=False):
             with reading(f"{log} line {number}"):
                 mouse = row["mouse"]

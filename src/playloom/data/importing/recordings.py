@@ -118,7 +118,12 @@ class Recording(ABC):
     def files(self) -> Sequence[Path]:
         """All files that it may have: no other format takes them, and a finished import compares them."""
         parts = [self.path / name for name in self.parts]
-        return [self.path, *parts, *(self.path.with_suffix(ending) for ending in self.beside)]
+        return [self.path, *parts, *map(self.companion, self.beside)]
+
+    def companion(self, ending: str) -> Path:
+        """Return the file with its name and this ending, in lower or upper case; it may not exist."""
+        lower, upper = self.path.with_suffix(ending), self.path.with_suffix(ending.upper())
+        return upper if upper.is_file() and not lower.is_file() else lower
 
     @property
     def video(self) -> Path:

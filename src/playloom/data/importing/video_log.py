@@ -56,7 +56,7 @@ class VideoLog(Recording):
     @cached_property
     def log(self) -> Path:
         """The log; RecordingError when there is none, or more than one."""
-        names = [self.path.with_suffix(ending) for ending in TABLE_ENDINGS]
+        names = [self.companion(ending) for ending in TABLE_ENDINGS]
         logs = [path for path in names if path.is_file()]
         if not logs:
             expected = " or ".join(path.name for path in names)
