@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_leaves
 
 from conftest import loud_model, tiny_config
 from engine_toys import action, prompt_of
@@ -56,7 +56,7 @@ class Watch(TorchDispatchMode):
 
 
 def tensors(*trees: object) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(trees)[0] if isinstance(leaf, Tensor)]
+    return [leaf for leaf in tree_leaves(trees) if isinstance(leaf, Tensor)]
 
 
 class Tape(TorchDispatchMode):
@@ -139,7 +139,7 @@ def graphed(model: WorldModel, row_delay: int | None) -> tuple[Engine, Recorder]
 @torch.inference_mode()
 def test_a_frame_mixes_no_devices_and_never_waits(positions, rows, row_delay, changes):
     """Two dreams of other ages on `meta`: prefill, actions given and dreamed, frames; until the window has slid."""
-    model = loud_model(tiny_config(positions, rows, **changes)).to("meta", torch.bfloat16)
+    model = loud_model(tiny_config(positions, rows, context_steps=3, **changes)).to("meta", torch.bfloat16)
     layout = model.config.layout
     decoder = CachedDecoder(model.transformer, layout, schedule(layout, row_delay), with_features=True)
     captured = []
@@ -160,7 +160,7 @@ def test_a_frame_mixes_no_devices_and_never_waits(positions, rows, row_delay, ch
         for _ in range(2):
             decoder.give_frame(states[:1], torch.zeros(1, layout.image_slots, dtype=torch.int64))
             decoder.give_action(states[:1], values_2A[:1])
-        for step in range(7):
+        for step in range(5):
             decoder.dream_frame(states, draws)
             assert decoder.features(states).dtype == torch.float32
             if step % 3:
