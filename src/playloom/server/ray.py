@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -250,11 +250,12 @@ def _start(settings: Settings, stack: ExitStack) -> DeploymentHandle[Any]:
             raise ConfigError("this cluster already serves an application; end it first with: serve shutdown")
         application = build_application(settings, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         stack.callback(serve.shutdown)
-        serve.start(
-            proxy_location="HeadOnly" if settings.local else "EveryNode",
-            http_options={"host": settings.host, "port": settings.port, "keep_alive_timeout_s": 5},
-            logging_config=quiet,
-        )
+        with suppress(TimeoutError):  # Ray waits a minute for its proxy; on a busy machine `run` waits for another one
+            serve.start(
+                proxy_location="HeadOnly" if settings.local else "EveryNode",
+                http_options={"host": settings.host, "port": settings.port, "keep_alive_timeout_s": 5},
+                logging_config=quiet,
+            )
         return serve.run(application, name=_APPLICATION, logging_config=quiet)
     except PlayloomError:
         raise
