@@ -250,7 +250,7 @@ def _start(settings: Settings, stack: ExitStack) -> DeploymentHandle[Any]:
             raise ConfigError("this cluster already serves an application; end it first with: serve shutdown")
         application = build_application(settings, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         stack.callback(serve.shutdown)
-        with suppress(TimeoutError):  # Ray waits a minute for its proxy; on a busy machine `run` waits for another one
+        with suppress(TimeoutError):  # Ray's limit of a minute is short for a busy machine; `run` adds a minute
             serve.start(
                 proxy_location="HeadOnly" if settings.local else "EveryNode",
                 http_options={"host": settings.host, "port": settings.port, "keep_alive_timeout_s": 5},

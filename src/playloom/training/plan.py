@@ -89,8 +89,8 @@ def _count(model: ModelConfig, config: WorldConfig) -> StepCost:
         transformer.checkpoint_blocks = config.loop.activation_checkpointing
         loss = WorldLoss(transformer, action_weight=config.action_weight, first_step_image=False).train()
         with FlopCounterMode(display=False) as counter:
-            one = _peak_bytes(loss, config, 1)
-        two = _peak_bytes(loss, config, 2)
+            _step(loss, config, 1)
+        one, two = (_peak_bytes(loss, config, batch) for batch in (1, 2))
         groups = make_optimiser(loss, config.loop, 1.0).param_groups
         sizes = [(sum(p.numel() for p in group["params"]), bool(group.get("muon"))) for group in groups]
         blocks = [sum(p.numel() for p in block.parameters()) for block in transformer.blocks]

@@ -45,7 +45,7 @@ def test_a_deep_model_is_counted_from_its_periods():
 
 def test_checkpointing_and_shards_save_memory_and_devices_save_time():
     machine = Machine(memory=80e9, rate=1e12)
-    transformer = dataclasses.replace(TINY.transformer, local_steps=None, global_every=1)
+    transformer = dataclasses.replace(TINY.transformer, layers=3, local_steps=None)
     model = dataclasses.replace(TINY, transformer=transformer)
 
     def plan(devices=1, **loop):
@@ -54,7 +54,8 @@ def test_checkpointing_and_shards_save_memory_and_devices_save_time():
 
     # A plan traces a training step, which takes seconds: some of these change two settings that do not meet.
     plain, sharded, large = plan(), plan(devices=4, strategy="fsdp"), plan(batch=8, ema_decay=0)
-    assert plan(activation_checkpointing=True).activation_bytes < 0.6 * plain.activation_bytes
+    # The activations of one of the three blocks at a time.
+    assert 1 / 3 < plan(activation_checkpointing=True).activation_bytes / plain.activation_bytes < 1 / 2
     assert sharded.state_bytes < plain.state_bytes / 2 and sharded.days == pytest.approx(plain.days / 4)
     assert large.activation_bytes == pytest.approx(2 * plain.activation_bytes, rel=0.1)
     # No averaged weights, on the device and in the checkpoints.
